@@ -1,0 +1,1 @@
+"""Podman behind awaitable calls: containers, images, control groups."""

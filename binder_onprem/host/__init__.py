@@ -1,0 +1,1 @@
+"""This machine: what `up`, `down`, `check` and `clean` look at, write, start and take away."""

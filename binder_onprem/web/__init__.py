@@ -1,0 +1,1 @@
+"""What people and programs see: pages, the event stream, the API. Nothing in here decides anything; `launch` does."""

@@ -1,0 +1,200 @@
+#!/usr/bin/python
+"""A node of Kubernetes, seen from the controller: wait until it is Ready, cordon, drain, uncordon or delete it.
+
+Draining lets sessions end by themselves for `patience` seconds; what then still runs is evicted. Pods of DaemonSets and static ones stay. A node that
+is not Ready is cordoned only: nobody there would end anything, however long one waits.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+GONE = 404
+BUDGET = 429
+"""A disruption budget says: not now."""
+
+
+class Nodes:
+    """The cluster as a kubeconfig names it."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        try:
+            from kubernetes import client, config  # noqa: PLC0415 - the sentence is for who runs the playbooks with another Python
+        except ImportError:
+            module.fail_json(msg="Python's kubernetes is missing on the controller: pip install kubernetes, or use the Python of binder-onprem.")
+        config.load_kube_config(module.params["kubeconfig"])
+        self.client = client
+        self.core = client.CoreV1Api()
+
+    def find(self, name: str) -> Any:
+        """The node; None if there is none."""
+        try:
+            return self.core.read_node(name, _request_timeout=10)
+        except self.client.ApiException as error:
+            if error.status == GONE:
+                return None
+            raise
+
+    def cordon(self, name: str, *, cordoned: bool) -> None:
+        """Let nothing new run there, or let it again."""
+        self.core.patch_node(name, {"spec": {"unschedulable": cordoned or None}}, _request_timeout=10)
+
+    def pods(self, name: str) -> list[Any]:
+        """Those that a drain ends."""
+        found = self.core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={name}", _request_timeout=10).items
+        return [pod for pod in found if pod.status.phase not in ("Succeeded", "Failed") and not stays(pod)]
+
+    def evict(self, pod: Any) -> None:
+        """Ask for its end; a budget's no is asked again later."""
+        meta = self.client.V1ObjectMeta(name=pod.metadata.name, namespace=pod.metadata.namespace)
+        try:
+            self.core.create_namespaced_pod_eviction(meta.name, meta.namespace, self.client.V1Eviction(metadata=meta), _request_timeout=10)
+        except self.client.ApiException as error:
+            if error.status not in (GONE, BUDGET):
+                raise
+
+    def delete(self, name: str) -> None:
+        """The node, and the password by which k3s knows its machine."""
+        for call in (
+            lambda: self.core.delete_node(name, _request_timeout=10),
+            lambda: self.core.delete_namespaced_secret(f"{name}.node-password.k3s", "kube-system", _request_timeout=10),
+        ):
+            try:
+                call()
+            except self.client.ApiException as error:
+                if error.status != GONE:
+                    raise
+
+
+def stays(pod: Any) -> bool:
+    """Whether a drain leaves it: its owner would start it again at once, or it is the node's own file."""
+    owners = pod.metadata.owner_references or []
+    mirror = "kubernetes.io/config.mirror" in (pod.metadata.annotations or {})
+    return mirror or any(owner.kind in ("DaemonSet", "Node") for owner in owners)
+
+
+def session(pod: Any) -> bool:
+    """Whether somebody works in it."""
+    return (pod.metadata.labels or {}).get("io.binder-onprem.kind") == "session"
+
+
+def ready(node: Any) -> bool:
+    """Whether the node says so."""
+    return node is not None and any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or [])
+
+
+def wait_ready(module: AnsibleModule, nodes: Nodes, name: str) -> None:
+    """Until it is Ready; in check mode as it is."""
+    end = time.monotonic() + module.params["seconds"]
+    why = "it has not joined"
+    while True:
+        # The API itself may be restarting: that is not an answer.
+        try:
+            node = nodes.find(name)
+        except Exception as error:  # noqa: BLE001 - urllib3's and the client's own; each means "not now"
+            why = str(error).splitlines()[0][:300]
+        else:
+            if ready(node):
+                module.exit_json(changed=False, version=node.status.node_info.kubelet_version, pod_cidr=node.spec.pod_cidr or "")
+            if node is not None:
+                why = next((one.message for one in node.status.conditions or [] if one.type == "Ready"), "it says nothing")
+        if time.monotonic() > end:
+            break
+        time.sleep(1)
+    unit = "journalctl -u 'k3s*'"
+    module.fail_json(msg=f"The node {name} is not Ready after {module.params['seconds']} s: {why}. See on that host: {unit}")
+
+
+def look(module: AnsibleModule, nodes: Nodes, name: str) -> None:
+    """What the cluster says of it, at once."""
+    try:
+        node = nodes.find(name)
+        sessions = sum(session(pod) for pod in nodes.pods(name))
+    except Exception as error:  # noqa: BLE001 - urllib3's and the client's own
+        module.exit_json(changed=False, node={"ready": False, "why": f"the API does not answer: {str(error).splitlines()[0][:200]}"})
+    if node is None:
+        module.exit_json(changed=False, node={"ready": False, "why": "the cluster does not know it"})
+    why = next((one.message for one in node.status.conditions or [] if one.type == "Ready" and one.status != "True"), "")
+    version, cordoned = node.status.node_info.kubelet_version, bool(node.spec.unschedulable)
+    module.exit_json(changed=False, node={"ready": ready(node), "why": why, "version": version, "cordoned": cordoned, "sessions": sessions})
+
+
+def drain(module: AnsibleModule, nodes: Nodes, name: str) -> None:
+    """Cordon, wait for sessions, evict what is left."""
+    node = nodes.find(name)
+    if node is None:
+        module.exit_json(changed=False, evicted=[])
+    if not ready(node):
+        if not module.check_mode:
+            nodes.cordon(name, cordoned=True)
+        module.exit_json(changed=not node.spec.unschedulable, evicted=[])
+    there = nodes.pods(name)
+    if module.check_mode:
+        module.exit_json(changed=bool(there) or not node.spec.unschedulable, evicted=[])
+    nodes.cordon(name, cordoned=True)
+    patience = time.monotonic() + module.params["patience"]
+    while time.monotonic() < patience and any(session(pod) for pod in nodes.pods(name)):
+        time.sleep(2)
+    evicted = {f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in nodes.pods(name)}
+    end = time.monotonic() + module.params["seconds"]
+    while left := nodes.pods(name):
+        if time.monotonic() > end:
+            names = ", ".join(f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in left)
+            nodes.cordon(name, cordoned=bool(node.spec.unschedulable))
+            module.fail_json(
+                msg=f"{name} could not be drained, these pods do not end: {names}. It takes new pods again; look at them, then run this again."
+            )
+        for pod in left:
+            nodes.evict(pod)
+        time.sleep(1)
+    module.exit_json(changed=True, evicted=sorted(evicted), cordoned=bool(node.spec.unschedulable))
+
+
+def uncordon(module: AnsibleModule, nodes: Nodes, name: str) -> None:
+    """Let pods run there again."""
+    node = nodes.find(name)
+    changed = node is not None and bool(node.spec.unschedulable)
+    if changed and not module.check_mode:
+        nodes.cordon(name, cordoned=False)
+    module.exit_json(changed=changed)
+
+
+def absent(module: AnsibleModule, nodes: Nodes, name: str) -> None:
+    """Out of the cluster."""
+    changed = nodes.find(name) is not None
+    if not module.check_mode:
+        nodes.delete(name)
+    module.exit_json(changed=changed)
+
+
+def main() -> None:
+    """Do what `state` says."""
+    spec = {
+        "kubeconfig": {"type": "path", "required": True},
+        "name": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["ready", "known", "drained", "uncordoned", "absent"], "required": True},
+        "seconds": {"type": "int", "default": 300},
+        "patience": {"type": "int", "default": 0},
+    }
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    if not Path(module.params["kubeconfig"]).exists():
+        if module.check_mode or module.params["state"] == "known":
+            module.exit_json(changed=False, node={"ready": False, "why": "there is no kubeconfig on this controller; run site from it"})
+        module.fail_json(msg=f"{module.params['kubeconfig']} is missing. `site` puts it there; give site_secrets, or run site from this controller.")
+    do = {"ready": wait_ready, "known": look, "drained": drain, "uncordoned": uncordon, "absent": absent}[module.params["state"]]
+    try:
+        do(module, Nodes(module), module.params["name"])
+    except Exception as error:  # noqa: BLE001 - urllib3's and the client's own, and those of the file
+        why = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        module.fail_json(
+            msg=f"The cluster was asked about {module.params['name']} with {module.params['kubeconfig']}, and that failed: {why}. Does a server of "
+            "k3s run (journalctl -u k3s -n 50 there), and is its API reached from this controller?"
+        )
+
+
+if __name__ == "__main__":
+    main()

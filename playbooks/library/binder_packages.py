@@ -1,0 +1,151 @@
+#!/usr/bin/python
+"""Packages of the distribution, with a record of those that were not there before, so that `reset` takes away exactly these."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+RECORD = Path("/var/lib/binder-deploy/packages.json")
+UNITS = Path("/etc/systemd/system")
+APT = ("apt-get", "-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=600")
+
+
+def installed() -> set[str]:
+    """Names of the packages that are here."""
+    done = subprocess.run(("dpkg-query", "-W", "-f", "${db:Status-Abbrev}\t${Package}\n"), capture_output=True, text=True, check=True)
+    return {name for state, _, name in (line.partition("\t") for line in done.stdout.splitlines()) if state.startswith("ii")}
+
+
+def essential() -> set[str]:
+    """Names of the packages that apt refuses to remove."""
+    shown = "${Essential}${Protected}\t${Package}\n"
+    done = subprocess.run(("dpkg-query", "-W", "-f", shown), capture_output=True, text=True, check=True)
+    return {name for flags, _, name in (line.partition("\t") for line in done.stdout.splitlines()) if "yes" in flags}
+
+
+def users() -> set[str]:
+    """Names of the accounts of this host."""
+    return {entry.pw_name for entry in pwd.getpwall()}
+
+
+def recorded() -> dict[str, list[str]]:
+    """What this module has brought so far: packages, masked units, users and paths that packages have made and do not purge."""
+    empty: dict[str, list[str]] = {"packages": [], "masked": [], "users": [], "paths": []}
+    return {**empty, **(json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {})}
+
+
+def record(**more: set[str]) -> None:
+    """Add to the record; a power cut leaves the old or the new one."""
+    known = recorded()
+    known |= {kind: sorted({*known[kind], *names}) for kind, names in more.items()}
+    RECORD.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    new = RECORD.with_suffix(".new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(known))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(RECORD)
+
+
+def run(module: AnsibleModule, *command: str) -> None:
+    """Run a program of apt; what it said is the failure's message."""
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=env)
+    if done.returncode:
+        module.fail_json(msg=f"{' '.join(command[:2])} failed: {(done.stderr or done.stdout).strip()[-2000:]}", command=list(command))
+
+
+def planned(names: list[str]) -> set[str]:
+    """What apt would install for these, with what they need."""
+    done = subprocess.run((*APT, "--simulate", "install", *names), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ")}
+
+
+def install(module: AnsibleModule, names: list[str], masked: list[str], unpurged: list[str]) -> None:
+    """Install what is missing."""
+    before = installed()
+    missing = sorted(set(names) - before)
+    if not missing or module.check_mode:
+        module.exit_json(changed=bool(missing), missing=missing)
+    for unit in masked:
+        # The package's own service must not start: ours is another one, with other settings.
+        link = UNITS / unit
+        if not link.is_symlink() and not link.exists():
+            record(masked={unit})
+            link.symlink_to("/dev/null")
+    # What an interrupted run has left half done comes first.
+    run(module, "dpkg", "--configure", "-a")
+    plan = planned(missing)
+    if not plan:
+        run(module, *APT, "update")
+        plan = planned(missing)
+    # Written before: what a power cut interrupts is known to be ours all the same.
+    record(packages=plan - before, paths={path for path in unpurged if not Path(path).exists()})
+    known = users()
+    run(module, *APT, "install", *missing)
+    record(users=users() - known)
+    module.exit_json(changed=True, missing=missing)
+
+
+def removed_with(names: list[str]) -> set[str]:
+    """What apt would remove with these."""
+    done = subprocess.run((*APT, "--simulate", "purge", *names), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return {line.split()[1] for line in done.stdout.splitlines() if line.startswith(("Remv ", "Purg "))}
+
+
+def cleared(paths: list[str]) -> None:
+    """Remove these files, and these directories where nothing else has come into them."""
+    for path in map(Path, sorted(paths, reverse=True)):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove(module: AnsibleModule) -> None:
+    """Purge what the record has, and take its users and masks away."""
+    if not RECORD.exists():
+        module.exit_json(changed=False, removed=[])
+    known = recorded()
+    names = sorted(set(known["packages"]) & installed() - essential())
+    others = sorted(removed_with(names) - set(names)) if names else []
+    if others:
+        module.fail_json(
+            msg=f"These packages have come later and need what is to go: {', '.join(others)}. Remove them, or delete {RECORD} to keep all."
+        )
+    if not module.check_mode:
+        if names:
+            run(module, *APT, "purge", *names)
+        for user in sorted(set(known["users"]) & users()):
+            run(module, "userdel", user)
+        cleared(known["paths"])
+        for unit in known["masked"]:
+            (UNITS / unit).unlink(missing_ok=True)
+        RECORD.unlink()
+    module.exit_json(changed=True, removed=names)
+
+
+def main() -> None:
+    """Install or remove."""
+    spec = {
+        "name": {"type": "list", "elements": "str", "default": []},
+        "masked": {"type": "list", "elements": "str", "default": []},
+        "unpurged": {"type": "list", "elements": "str", "default": []},
+        "state": {"type": "str", "choices": ["present", "recorded_absent"], "default": "present"},
+    }
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    if module.params["state"] == "present":
+        install(module, module.params["name"], module.params["masked"], module.params["unpurged"])
+    remove(module)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Servers for playbooks: systemd in privileged podman containers with SSH, on a network of their own, with storage of their own.
+
+Nothing of them outlives `Hosts.destroy`, which also takes away what a killed run has left in its home.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from binder_onprem.config import Config
+from binder_onprem.host import engine_files
+from binder_onprem.host import machine as host
+from tests.cluster import roots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLAIMS: Final = engine_files.VOLATILE / "cluster"
+"""Which ranges tests on this machine use: a file each."""
+
+RANGE: Final = IPv4Network("10.204.0.0/16")
+
+KERNEL: Final = (
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
+"""What a kubelet sets for the whole machine: put back at the end."""
+
+SETTINGS: Final = Path("/proc/sys")
+NETWORK: Final = "hosts"
+
+
+@dataclass
+class Hosts:
+    """The servers; `home` holds everything about them."""
+
+    home: Path
+    subnet: IPv4Network
+    mounts: dict[Path, str] = field(default_factory=dict)
+    """Directories of this machine that every host sees, read only: where."""
+
+    @property
+    def config(self) -> Config:
+        """Of their podman."""
+        return Config(home=self.home)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that there are, in the order they were made."""
+        return tuple(file.name for file in sorted((self.home / "hosts").iterdir(), key=lambda file: int(file.read_text())))
+
+    @classmethod
+    def new(cls, home: Path, mounts: dict[Path, str] | None = None) -> Hosts:
+        """Prepare an engine and a network; no host yet."""
+        hosts = cls(home, _claim(home), mounts or {})
+        for folder in ("etc/networks", "etc/keys", "hosts", "run", "storage", "tmp"):
+            (home / folder).mkdir(parents=True)
+        (engine_files.volatile(hosts.config) / "libpod").mkdir(parents=True, exist_ok=True)
+        for name, text in engine_files.files(hosts.config, host.look(home)).items():
+            (home / "etc" / name).write_text(text)
+        (home / "etc" / "networks" / f"{NETWORK}.json").write_text(json.dumps(hosts._network()))
+        kernel = {name: (SETTINGS / name).read_text() for name in KERNEL}
+        (home / "facts.json").write_text(
+            json.dumps({"subnet": str(hosts.subnet), "kernel": kernel, "mounts": {str(k): v for k, v in hosts.mounts.items()}})
+        )
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / "key")], check=True)
+        for account in ("root", "it", "eyes"):
+            (home / "etc" / "keys" / account).write_text((home / "key.pub").read_text())
+        return hosts
+
+    @classmethod
+    def at(cls, home: Path) -> Hosts:
+        """Those that `new` made there."""
+        facts = json.loads((home / "facts.json").read_text())
+        return cls(home, IPv4Network(facts["subnet"]), {Path(path): target for path, target in facts["mounts"].items()})
+
+    def _network(self) -> dict[str, object]:
+        return {
+            "name": NETWORK,
+            "id": f"{self.subnet.network_address.packed[2]:064x}",
+            "driver": "bridge",
+            "network_interface": f"bonet{self.subnet.network_address.packed[2]}",
+            "created": "2026-01-01T00:00:00Z",
+            "subnets": [{"subnet": str(self.subnet), "gateway": str(self.subnet[1])}],
+            "ipv6_enabled": False,
+            "internal": False,
+            "dns_enabled": True,
+            "ipam_options": {"driver": "host-local"},
+        }
+
+    def podman(self, *words: str, check: bool = True, seconds: float = 300) -> str:
+        """Podman on these hosts' storage; both channels."""
+        done = subprocess.run(
+            ["podman", *words],
+            env=engine_files.environment(self.config),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout[-3000:]
+        return done.stdout.strip()
+
+    def start(self, *names: str, suite: str = "bookworm") -> None:
+        """Make hosts of a release and wait until they run."""
+        root = roots.tree(suite)
+        first = max((int(file.read_text()) for file in (self.home / "hosts").iterdir()), default=9) + 1
+        for number, name in enumerate(names, first):
+            (self.home / "hosts" / name).write_text(str(number))
+            mounts = [f"--volume={path}:{target}:ro" for path, target in ((self.home / "etc" / "keys", "/etc/ssh/keys"), *self.mounts.items())]
+            options = ["--privileged", "--systemd=always", "--cgroupns=private", f"--network={NETWORK}", f"--ip={self.subnet[number]}", "--no-hosts"]
+            self.podman(
+                "run",
+                "--detach",
+                f"--name={name}",
+                f"--hostname={name}",
+                *options,
+                f"--volume={name}:/var/lib",
+                *mounts,
+                "--rootfs",
+                f"{root}:O",
+                "/sbin/init",
+            )
+        for name in names:
+            self.wait(name)
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Every host knows every other by name."""
+        known = "".join(f"{self.address(name)} {name}\n" for name in self.names)
+        for name in self.names:
+            self.write(name, "/etc/hosts", f"127.0.0.1 localhost\n{known}", "644")
+
+    def wait(self, name: str, seconds: float = 90) -> None:
+        """Until a host has started and SSH answers."""
+        end = time.monotonic() + seconds
+        state = ""
+        while time.monotonic() < end:
+            state = self.podman("exec", name, "systemctl", "is-system-running", "--wait", check=False)
+            if state.endswith(("running", "degraded")) and self.run(name, "true", check=False).returncode == 0:
+                return
+            time.sleep(0.2)
+        raise TimeoutError(f"{name} is {state}: {self.podman('exec', name, 'systemctl', '--failed', '--no-legend', check=False)}")
+
+    def address(self, name: str) -> str:
+        """Its address, which this machine and the other hosts reach it by."""
+        return str(self.subnet[int((self.home / "hosts" / name).read_text())])
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address on the hosts' network."""
+        return str(self.subnet[1])
+
+    @property
+    def ssh_options(self) -> tuple[str, ...]:
+        """What `ssh` and Ansible need for the hosts."""
+        quiet = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=10")
+        return ("-F", "/dev/null", "-i", str(self.home / "key"), *(word for option in quiet for word in ("-o", option)))
+
+    def run(self, name: str, command: str, *, user: str = "root", given: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A shell command on a host, by SSH."""
+        words = ["ssh", *self.ssh_options, f"{user}@{self.address(name)}", "--", command]
+        found = subprocess.run(words, input=given or b"", capture_output=True, timeout=600, check=False)
+        done = subprocess.CompletedProcess(words, found.returncode, found.stdout.decode(errors="replace"), found.stderr.decode(errors="replace"))
+        assert not check or done.returncode == 0, f"{name}: {command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done
+
+    def write(self, name: str, path: str, data: str | bytes, mode: str = "600") -> None:
+        """Put a file on a host."""
+        quoted = shlex.quote(path)
+        content = data if isinstance(data, bytes) else data.encode()
+        self.run(name, f"mkdir -p $(dirname {quoted}) && umask 077 && cat > {quoted} && chmod {mode} {quoted}", given=content)
+
+    def inventory(self, groups: dict[str, tuple[str, ...]], **variables: object) -> dict[str, object]:
+        """An Ansible inventory of these hosts, reached as IT reaches them: SSH as an administrator who may use sudo."""
+        known = {
+            name: {"ansible_host": self.address(name), "ansible_user": "it", "ansible_become": True, "ansible_python_interpreter": "/usr/bin/python3"}
+            for name in self.names
+        }
+        common = " ".join(shlex.quote(word) for word in self.ssh_options if word not in ("-i", str(self.home / "key")))
+        shared = {"ansible_ssh_private_key_file": str(self.home / "key"), "ansible_ssh_common_args": common, **variables}
+        children = {group: {"hosts": {name: known[name] for name in members}} for group, members in groups.items()}
+        return {"all": {"vars": shared, "children": children}}
+
+    def power_off(self, name: str) -> None:
+        """As if the plug were pulled."""
+        self.podman("kill", "--signal=KILL", name)
+
+    def power_on(self, name: str) -> None:
+        """Start it again with what was on its disk."""
+        self.podman("start", name)
+        self.wait(name)
+
+    def remove(self, name: str) -> None:
+        """Take a host away, its disk too."""
+        end = time.monotonic() + 60
+        while self.podman("ps", "--all", "--quiet", f"--filter=name=^{name}$"):
+            self.podman("stop", "--time=0", name, check=False)
+            self.podman("rm", "--force", "--time=0", "--volumes", name, check=False)
+            assert time.monotonic() < end, f"{name} does not go away"
+        self.podman("volume", "rm", "--force", name, check=False)
+        (self.home / "hosts" / name).unlink(missing_ok=True)
+
+    def destroy(self) -> None:
+        """Take everything away, and put the kernel's settings back."""
+        with suppress(AssertionError, subprocess.TimeoutExpired):
+            for name in self.names:
+                self.remove(name)
+        with suppress(AssertionError, subprocess.TimeoutExpired):
+            self.podman("system", "reset", "--force")
+        for name, value in json.loads((self.home / "facts.json").read_text())["kernel"].items():
+            if (SETTINGS / name).read_text() != value:
+                (SETTINGS / name).write_text(value)
+        subprocess.run(["umount", str(self.home / "storage" / "overlay")], capture_output=True, check=False)
+        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.rmtree(engine_files.volatile(self.config), ignore_errors=True)
+        for claim in CLAIMS.glob("*"):
+            if claim.read_text() == str(self.home):
+                claim.unlink()
+        if not any(CLAIMS.iterdir()):
+            _sweep()
+
+
+@contextmanager
+def running(mounts: dict[Path, str] | None = None) -> Iterator[Hosts]:
+    """An engine for hosts while the context lasts; everything is gone at the end."""
+    hosts = Hosts.new(Path(tempfile.mkdtemp(prefix="boc", dir="/var/tmp")), mounts)
+    try:
+        yield hosts
+    finally:
+        hosts.destroy()
+
+
+def _sweep() -> None:
+    """Empty control groups of pods that have got out of their host: systemd's own hierarchy has no namespace where control groups are hybrid."""
+    for top in Path("/sys/fs/cgroup").glob("*/kubepods"):
+        for folder in sorted((path for path in top.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)):
+            with suppress(OSError):
+                folder.rmdir()
+        with suppress(OSError):
+            top.rmdir()
+
+
+def _claim(home: Path) -> IPv4Network:
+    """A /24 of `RANGE` that no route and no other test on this machine uses."""
+    CLAIMS.mkdir(parents=True, exist_ok=True)
+    routes = json.loads(subprocess.run(["ip", "-4", "-json", "route"], capture_output=True, text=True, check=True).stdout)
+    used = [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
+    for subnet in RANGE.subnets(new_prefix=24):
+        claim = CLAIMS / str(subnet.network_address)
+        if claim.exists() and not Path(claim.read_text()).exists():
+            claim.unlink()
+        if any(subnet.overlaps(other) for other in used):
+            continue
+        with suppress(FileExistsError), claim.open("x") as file:
+            file.write(str(home))
+            return subnet
+    raise RuntimeError("no free range for the hosts' network")

@@ -1,0 +1,234 @@
+"""The playbooks on bare servers, by `binder-onprem deploy`, as IT runs it: one registry, one server that is the control host, agents.
+
+The tests stand in the order in which a site lives; each one leaves the site as the next one expects it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cluster import artefacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cluster.hosts import Hosts
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
+ROOT = Path(__file__).parents[2]
+NAMES = ("reg", "head", "work1")
+TAINT = "node-role.kubernetes.io/control-plane=true:NoSchedule"
+LOOK = r"""
+dpkg -l | awk '{print $1, $2}'
+find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/cache -o -path /var/lib/apt -o -path /var/log \
+  -o -path '*/.ansible' -o -path '*/.kube' -o -name __pycache__ \) -prune -o -printf '%p %m %u %g\n' | sort
+find /var/lib -xdev \( -path /var/lib/apt -o -path /var/lib/systemd \) -prune -o -printf '%p %m %u %g\n' | sort
+getent passwd; getent group; cat /etc/subuid /etc/subgid
+ip -brief link | sed 's/@.*//' | awk '{print $1}'
+awk '{print $2}' /proc/self/mounts | sort
+systemctl list-unit-files --no-legend | awk '{print $1, $2}'
+"""
+"""What has to be as before: packages, files with their rights, accounts, links, mounts, units; not the cache of kubectl, which these tests call."""
+
+
+class Site:
+    """An inventory, and the command on it."""
+
+    def __init__(self, hosts: Hosts, folder: Path) -> None:
+        self.hosts = hosts
+        self.folder = folder
+        self.inventory = folder / "hosts.json"
+        self.secrets = folder / "secrets"
+        self.variables: dict[str, Any] = {
+            "k3s_artifacts": str(artefacts.directory()),
+            "k3s_api_host": hosts.address("head"),
+            "site_registry_host": hosts.address("reg"),
+            "namespace_helm": str(artefacts.helm()),
+            "preflight_disk": {},
+            "binder_settings": {"listen": {"host": "0.0.0.0"}, "network": {"allow": ["127.0.0.0/8"]}},  # noqa: S104 - the hosts' own network
+        }
+        self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("head",), "control": ("head",)}
+        self.write()
+
+    def write(self) -> None:
+        """The inventory as it is now."""
+        listed: Any = self.hosts.inventory(self.groups, **self.variables)
+        listed["all"]["children"]["k3s_server"]["vars"] = {"k3s_taints": [TAINT]}
+        self.inventory.write_text(json.dumps(listed))
+
+    def deploy(self, *words: str) -> tuple[int, dict[str, Any]]:
+        """Run a verb; exit code and what it tells."""
+        command = [sys.executable, "-c", "from binder_onprem.cli import main; main()", "deploy", *words, "--json", "-i", str(self.inventory)]
+        env = {**os.environ, "XDG_STATE_HOME": str(self.folder / "state"), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2000, env=env, cwd=ROOT)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def done(self, *words: str) -> dict[str, Any]:
+        """The same where it has to succeed."""
+        code, told = self.deploy(*words)
+        assert code == 0, told.get("failures", told)
+        return told
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def site(hosts: Hosts, before: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    hosts.start(*NAMES)
+    before.update({name: hosts.run(name, LOOK).stdout for name in NAMES})
+    yield Site(hosts, tmp_path_factory.mktemp("site"))
+    for name in (*NAMES, "work2"):
+        if name in hosts.names:
+            hosts.remove(name)
+
+
+def levels(rows: list[dict[str, str]], level: str) -> dict[str, dict[str, str]]:
+    return {row["subject"]: row for row in rows if row["level"] == level}
+
+
+def test_preflight_finds_nothing_against_good_hosts_and_changes_nothing(site: Site) -> None:
+    told = site.done("preflight")
+    assert told["changed"] == 0
+    assert set(told["findings"]) == set(NAMES)
+    assert all(not levels(rows, "fail") for rows in told["findings"].values())
+
+
+def test_preflight_names_what_is_broken_with_its_fix(site: Site) -> None:
+    hosts = site.hosts
+    hosts.run("work1", "echo head >/etc/hostname; hostname head; cp -p /etc/machine-id /root/machine-id; mount --bind /dev/null /etc/resolv.conf")
+    machine_id = hosts.run("head", "cat /etc/machine-id").stdout
+    hosts.write("work1", "/etc/machine-id", machine_id, "444")
+    hosts.run("reg", "systemd-run --unit=squatter python3 -m http.server 5000")
+    try:
+        code, told = site.deploy("preflight", "-e", "site_registry_host=registry.nowhere.example")
+    finally:
+        hosts.run(
+            "work1", "echo work1 >/etc/hostname; hostname work1; cp -p /root/machine-id /etc/machine-id; rm /root/machine-id; umount /etc/resolv.conf"
+        )
+        hosts.run("reg", "systemctl stop squatter")
+    assert code == 11
+    work, reg = (levels(told["findings"][name], "fail") for name in ("work1", "reg"))
+    assert {"hostname", "machine id", "names"} <= set(work)
+    assert "hostnamectl" in work["hostname"]["fix"]
+    assert "systemd-machine-id-setup" in work["machine id"]["fix"]
+    assert "squatter.service" in reg["ports"]["fix"]
+
+
+def test_a_look_at_new_hosts_fails_at_nothing_and_changes_nothing(site: Site, before: dict[str, str]) -> None:
+    told = site.done("site", "--check")
+    assert told["changed"] > 0
+    assert not site.secrets.exists() or not list(site.secrets.glob("*-token"))
+    assert {name: site.hosts.run(name, LOOK).stdout for name in NAMES} == before
+
+
+def test_site_and_the_second_time_nothing_changes(site: Site) -> None:
+    assert site.done("site")["changed"] > 0
+    again = site.done("site")
+    assert again["changed"] == 0
+    assert site.done("site", "--check")["changed"] == 0
+
+
+def test_a_link_is_built_pushed_pulled_by_a_node_and_answers(site: Site) -> None:
+    binder = "/var/lib/binder-onprem/venv/bin/binder-onprem"
+    sample = json.loads(site.hosts.run("head", f"{binder} up --json").stdout)["sample"]
+    launched = site.hosts.run("head", f"{binder} launch '{sample}' 2>&1").stdout
+    found = re.search(r"http://\S+/jupyter/user/([^/]+)/\S*\?token=(\S+)", launched)
+    assert found, launched
+    pods = json.loads(site.hosts.run("head", "k3s kubectl get pods -n binder -o json").stdout)["items"]
+    (pod,) = [one for one in pods if one["metadata"]["labels"].get("io.binder-onprem.kind") == "session"]
+    assert pod["spec"]["nodeName"] == "work1"
+    assert pod["spec"]["containers"][0]["image"].startswith(f"{site.hosts.address('reg')}:5000/")
+    url = f"http://{site.hosts.address('head')}:8585/jupyter/user/{found[1]}/api/status"
+    answer = subprocess.run(["curl", "-sS", "--fail", "-H", f"Authorization: token {found[2]}", url], capture_output=True, text=True, check=False)
+    assert "kernels" in answer.stdout, answer.stderr
+
+
+def test_the_canary_calculates_and_leaves_nothing_behind(site: Site) -> None:
+    told = site.done("canary")
+    assert told["canary"]["head"][0]["level"] == "ok"
+    code, failed = site.deploy("canary", "-e", "canary_link=git/http%3A%2F%2F127.0.0.1%3A1%2Fnothing.git/HEAD")
+    assert code == 11
+    assert "failed" in failed["failures"][0]["message"]
+
+
+def test_status_is_one_screen_on_which_nothing_fails(site: Site) -> None:
+    told = site.done("status")
+    assert {name: levels(rows, "fail") for name, rows in told["status"].items()} == {name: {} for name in NAMES}
+    assert {"binder", "k3s.service", "node", "certificates"} <= set(levels(told["status"]["head"], "ok"))
+
+
+def test_no_other_account_reads_a_secret_nor_does_a_log_or_a_list_of_processes(site: Site) -> None:
+    planted = {path.name: path.read_text().strip() for path in site.secrets.iterdir() if path.name in ("registry-push", "registry-pull", "k3s-token")}
+    assert len(planted) == 3
+    assert {path.stat().st_mode & 0o077 for path in site.secrets.iterdir() if path.suffix != ".tar"} == {0}
+    logs = "".join(path.read_text(errors="replace") for path in (site.folder / "state").rglob("*") if path.is_file())
+    assert not any(value in logs for value in planted.values())
+    # By standard input, or they would be found in the list of processes that the search itself is in.
+    lines = "".join(f"{value}\n" for value in planted.values()).encode()
+    processes = "cat >/dev/shm/known; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c -F -f /dev/shm/known; rm /dev/shm/known"
+    for name in NAMES:
+        found = site.hosts.run(name, "grep -rlIs -F -f - /etc /opt /usr/local /var/lib /var/log /run /tmp; true", user="eyes", given=lines)
+        assert found.stdout == "", name
+        assert site.hosts.run(name, processes, given=lines).stdout.strip() == "0", name
+
+
+def test_a_node_joins_and_leaves(site: Site) -> None:
+    site.hosts.start("work2")
+    site.groups["k3s_agent"] = ("work1", "work2")
+    site.write()
+    site.done("add", "--limit", "work2")
+    assert "work2" in site.hosts.run("head", "k3s kubectl get nodes -o name").stdout
+    site.done("remove", "--limit", "work2", "--yes")
+    assert "work2" not in site.hosts.run("head", "k3s kubectl get nodes -o name").stdout
+    assert site.hosts.run("work2", "ls -d /var/lib/rancher/k3s /etc/rancher/k3s /usr/local/bin/k3s", check=False).stdout == ""
+    site.groups["k3s_agent"] = ("work1",)
+    site.write()
+
+
+def test_a_play_that_was_cut_off_between_a_file_and_its_restart_is_healed(site: Site) -> None:
+    site.hosts.run("reg", "touch /etc/binder-registry/push.yml")
+    told = site.done("site", "--limit", "reg")
+    assert told["changed"] == 1
+    assert site.done("site", "--limit", "reg")["changed"] == 0
+
+
+def test_a_release_that_is_damaged_comes_to_no_host(site: Site, tmp_path: Path) -> None:
+    other = tmp_path / "k3s"
+    other.mkdir()
+    for file in artefacts.directory().iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    sums = (other / "sha256sum-amd64.txt").read_text()
+    (other / "sha256sum-amd64.txt").write_text(re.sub(r"^\w+(?=\s+k3s$)", "0" * 64, sums, flags=re.MULTILINE))
+    code, told = site.deploy("site", "--limit", "work1", "-e", f"k3s_artifacts={other}")
+    assert code == 11
+    assert "missing or damaged" in told["failures"][0]["message"]
+
+
+def test_certificates_are_renewed_node_by_node_where_they_end_soon(site: Site) -> None:
+    started = "systemctl show --property=ExecMainStartTimestampMonotonic k3s"
+    old = site.hosts.run("head", started).stdout
+    assert site.done("certificates")["changed"] == 0
+    assert site.hosts.run("head", started).stdout == old
+    told = site.done("certificates", "--limit", "head", "-e", "certificates_days=380")
+    assert site.hosts.run("head", started).stdout != old
+    assert levels(told["status"]["head"], "fail") == {}
+
+
+def test_reset_leaves_the_hosts_as_they_were(site: Site, before: dict[str, str]) -> None:
+    site.done("reset", "--yes")
+    for name in NAMES:
+        was, now = (set(text.splitlines()) for text in (before[name], site.hosts.run(name, LOOK).stdout))
+        assert sorted(now - was) == [], name
+        assert sorted(was - now) == [], name
