@@ -22,6 +22,8 @@ GRACE: Final = 2
 LOOK_SECONDS: Final = 10.0
 """Until what a profile or a data set names must have been looked at."""
 PAUSE: Final = 0.012
+SETTLE_TRIES: Final = 400
+"""Looks at an ended container until podman knows how it ended: some seconds at `PAUSE`."""
 _GONE: Final = 0
 _PORT_TRIES: Final = 3
 
@@ -180,7 +182,7 @@ class PodmanSpawner(Launched, Spawner):  # type: ignore[misc]
         await self._answered(self._address, self._port, ended, PAUSE)
 
     async def _ended(self, chosen: Options) -> NotStarted:
-        found = await self.podman.find(chosen.container)
+        found = await self._settled(chosen)
         tail = (await self.podman.tail(chosen.container)).replace(chosen.token, "[token]")
         if found and found.out_of_memory:
             why = f"it went over its memory limit of {memory(chosen, self.site) // 1024**2} MiB"
@@ -189,6 +191,16 @@ class PodmanSpawner(Launched, Spawner):  # type: ignore[misc]
         else:
             why = f"its server ended with exit code {found.code}" if found else "its container was removed"
         return exited(why, tail, advised=bool(found and not found.out_of_memory))
+
+    async def _settled(self, chosen: Options) -> Found | None:
+        """The container as podman has it once it knows of the end; the process is gone before conmon has written down how."""
+        found = await self.podman.find(chosen.container)
+        for _ in range(SETTLE_TRIES):
+            if not (found and found.running and born(found.pid) is None):
+                break
+            await asyncio.sleep(PAUSE)
+            found = await self.podman.find(chosen.container)
+        return found
 
     async def _discard(self, chosen: Options) -> None:
         """Leave nothing behind after a start that failed or was cancelled."""

@@ -121,7 +121,8 @@ async def test_what_is_freed_inside_is_freed_on_the_disk(home: Path, image: str,
     assert (await inside(home, image, files, 0, "rm big"))[0] == 0
     os.sync()
     for _ in range(100):
-        if file.stat().st_blocks < before - 20_000_000 // 512 + 1000:
+        # Meanwhile the kernel zeroes the inode tables, a megabyte that the file gains.
+        if file.stat().st_blocks < before - 15_000_000 // 512:
             break
         await asyncio.sleep(0.1)
     else:
