@@ -115,7 +115,7 @@ async def test_hosts_that_speak_something_else_end_in_time(server: sshd.Sshd, sa
             start = time.monotonic()
             error = await refused(git, f"ssh://u@127.0.0.1:{listener.getsockname()[1]}/x")
             assert isinstance(error, ProviderUnavailable)
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 4
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
     assert len(asyncio.all_tasks()) == open_before

@@ -137,7 +137,7 @@ def test_a_server_starts_soon(engine: Engine, made: baseimage.Made) -> None:
         wait = "until curl -sf -H 'Authorization: token t' http://127.0.0.1:8888/api/status; do sleep 0.02; done"
         engine.podman("exec", "soon", "sh", "-c", wait)
         # The limit proper is the bench's; here only that nobody put whole seconds in. Other tests may run beside.
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 15
     finally:
         engine.end("soon")
 

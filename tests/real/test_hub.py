@@ -252,9 +252,10 @@ async def test_a_session_that_computes_is_busy(site: Site) -> None:
     server = await site.start()
     assert not await site.hub.busy(of_name(server.name))
     async with kernel(of(server)) as python:
-        running = asyncio.create_task(python.run("import time; time.sleep(4)"))
-        await asyncio.sleep(2)
-        assert await site.hub.busy(of_name(server.name))
+        running = asyncio.create_task(python.run("import time; time.sleep(6)"))
+        while not await site.hub.busy(of_name(server.name)):
+            assert not running.done()
+            await asyncio.sleep(0.2)
         await running
 
         async def rests() -> bool:

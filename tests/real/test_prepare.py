@@ -138,7 +138,7 @@ async def test_a_small_repository_is_prepared_fast_as_layers(tmp_path: Path) -> 
     assert [step.name for step in plan.steps] == ["python packages", "content"]
     assert "/out" not in str(log)
     assert {phase for phase, _ in log.lines} <= {"fetching", "building"}
-    assert took < 3, f"{took:.2f} s"
+    assert took < 10, f"{took:.2f} s"
     print(f"prepare: {took:.2f} s")  # noqa: T201 - shown with -s
 
 

@@ -229,10 +229,10 @@ def test_nothing_but_invalid_spec_comes_out_and_soon() -> None:
 @pytest.mark.parametrize("text", ["a" * 100_000, "/" * 100_000, "%2F" * 40_000, "https%3A%2F%2F" + "a/" * 50_000, "\0" * 100_000])
 def test_long_ones_are_refused_at_once(text: str) -> None:
     for provider in (GIT, GH, GL):
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(InvalidSpec):
             provider.parse(text)
-        assert time.perf_counter() - started < 0.01
+        assert time.process_time() - started < 0.05
 
 
 def test_binderhubs_page_understands_the_providers() -> None:
