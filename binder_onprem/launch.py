@@ -143,8 +143,9 @@ async def launch(request: LaunchRequest, line: Line) -> AsyncGenerator[Progress 
             trail.imaged(reference)
             await _trusted(line, reference)
             known = found is not None
-            placed = _placed(request, repo, reference, claim, line, known, entered)
-            ending = _handed_over(image, reference, line, known) if request.build_only else placed
+            ending = (
+                _handed_over(image, reference, line, known) if request.build_only else _placed(request, repo, reference, claim, line, known, entered)
+            )
             async with aclosing(ending) as steps:
                 async for step in steps:
                     if not isinstance(step, Progress):
