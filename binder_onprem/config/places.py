@@ -122,7 +122,7 @@ class Places(Frozen):
 
     @property
     def session_address(self) -> str:
-        """The loopback address that sessions' ports are published on, for the proxy, the hub and the daemon."""
+        """The first of the loopback addresses that sessions' ports are published on, for the proxy, the hub and the daemon."""
         return str(SESSIONS_LOOPBACK[1])
 
     @property

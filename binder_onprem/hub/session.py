@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from binder_onprem.choice import NAME, SEVERAL, VALUE, VARIABLE
+from binder_onprem.config import SESSIONS_LOOPBACK
 from binder_onprem.config.choice import RESERVED, Choices, Profile
 from binder_onprem.hub.project_home import Project  # noqa: TC001 - pydantic reads it
 from binder_onprem.terms import unfit
@@ -115,7 +116,6 @@ class Confinement:
         cpus: CPUs.
         pids: Processes and threads.
         network: Podman's network for sessions.
-        address: Address of this machine that their ports are published on.
         allow_origin: Another site that may use sessions from its pages, or None.
         proxy: Site's proxy for everything outside, or None.
         no_proxy: Hosts reached without it.
@@ -132,7 +132,6 @@ class Confinement:
     disk: int
     base: str | None = None
     network: str = "binder-sessions"
-    address: str = "127.0.0.1"
     allow_origin: str | None = None
     proxy: str | None = None
     no_proxy: tuple[str, ...] = ()
@@ -153,7 +152,6 @@ class Confinement:
             cpus=config.session.cpus,
             pids=config.session.pids,
             disk=int(config.session.disk),
-            address=config.session_address,
             allow_origin=config.web.cors_allow_origin,
             proxy=config.network.proxy if outside else None,
             no_proxy=config.network.no_proxy,
@@ -161,6 +159,14 @@ class Confinement:
             choices=config.choice,
             projects=config.project_volumes if config.projects.enabled else None,
         )
+
+
+def published(launch_id: str) -> str:
+    """The loopback address that a session's port is published on: its own, as far as some 65,000 suffice.
+
+    An engine that is killed in the wrong moment leaves its rule for a port behind, and that rule comes first for whoever gets the port next.
+    """
+    return str(SESSIONS_LOOPBACK[1 + int(launch_id, 16) % (SESSIONS_LOOPBACK.num_addresses - 2)])
 
 
 def _ulimits() -> tuple[tuple[str, int, int], ...]:
@@ -289,7 +295,7 @@ def specification(base_url: str, chosen: Options, site: Confinement) -> dict[str
         "hostname": "binder",
         "netns": {"nsmode": "bridge"},
         "networks": {site.network: {}},
-        "portmappings": [{"host_ip": site.address, "container_port": PORT, "protocol": "tcp"}],
+        "portmappings": [{"host_ip": published(chosen.launch_id), "container_port": PORT, "protocol": "tcp"}],
         "cgroupns": {"nsmode": "private"},  # podman shares the host's on control groups of version 1, where a nested host's mounts mislead runc
         **_namespace(chosen, site),
         "cap_drop": ["all"],

@@ -3,14 +3,15 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from binder_onprem.config import Config, Network, Session, Web
+from binder_onprem.config import SESSIONS_LOOPBACK, Config, Network, Session, Web
 from binder_onprem.hub.project_home import ELSEWHERE, OWN
-from binder_onprem.hub.session import MOST, Confinement, command, environment, options, patience, specification
+from binder_onprem.hub.session import MOST, Confinement, command, environment, options, patience, published, specification
 from binder_onprem.reaper import STARTS
 
 SITE = Confinement.of(Config(), base="127.0.0.1:8589/binder-base@sha256:" + "b" * 64)
@@ -94,6 +95,15 @@ def test_a_site_without_projects_mounts_none() -> None:
         options(USER, GOOD | {"project": PROJECT}, SITE)
 
 
+def test_each_session_has_an_address_of_its_own_that_no_link_reaches() -> None:
+    assert published("0" * 16) == "127.213.0.1"
+    assert published("f" * 16) == str(SESSIONS_LOOPBACK[1 + (2**64 - 1) % 65534])
+    found = {published(f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}") for number in range(2000)}
+    assert len(found) > 1900
+    assert not {str(SESSIONS_LOOPBACK[0]), str(SESSIONS_LOOPBACK[-1])} & found
+    assert all(ip_address(one) in SESSIONS_LOOPBACK for one in found)
+
+
 def test_the_container_is_confined() -> None:
     config = Config(session=Session.model_validate({"memory": "1GiB", "cpus": 1.5, "pids": 99}))
     made = specification("/jupyter/user/x/", options(USER, GOOD, SITE), Confinement.of(config, None))
@@ -107,7 +117,7 @@ def test_the_container_is_confined() -> None:
         "cpu": {"period": 100000, "quota": 150000},
         "pids": {"limit": 99},
     }
-    assert made["portmappings"] == [{"host_ip": "127.213.0.1", "container_port": 8888, "protocol": "tcp"}]
+    assert made["portmappings"] == [{"host_ip": published(LAUNCH), "container_port": 8888, "protocol": "tcp"}]
     assert "mounts" not in made
     assert "volumes" not in made
     assert {limit["type"] for limit in made["r_limits"]} == {"nofile", "nproc"}
