@@ -20,6 +20,8 @@ EXPECTED = {
     "k3s_server": ("k3s.service",),
     "k3s_agent": ("k3s-agent.service",),
 }
+WHERE_WANTED = ("binder-front.service", "binder-front-renew.timer")
+"""Expected where they are installed: HTTPS and ACME are the site's choice."""
 COLLECTION = "binder-registry-collect.service"
 
 
@@ -43,7 +45,7 @@ def binder_status_rows(facts: Facts, groups: list[str], days: int, node: Facts |
 
 def _units(facts: Facts, groups: list[str]) -> Iterator[Finding]:
     states = {unit["name"]: unit["active"] for unit in facts["units"]}
-    expected = [name for group in groups for name in EXPECTED.get(group, ())]
+    expected = [name for group in groups for name in EXPECTED.get(group, ())] + [name for name in WHERE_WANTED if name in states]
     collecting = states.get(COLLECTION) == "activating"
     for name in expected:
         state = states.get(name, "absent")

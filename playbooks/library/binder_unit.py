@@ -1,11 +1,13 @@
 #!/usr/bin/python
 """A systemd unit runs, starts at boot, and has read the files it reads: it is restarted where one of them is younger than its process.
 
-So a play that was interrupted between a file and the restart is healed by the next one, which handlers are not.
+So a play that was interrupted between a file and the restart is healed by the next one, which handlers are not. For files that the program takes up
+without cutting anybody off (`reload_for`) it is reloaded, where they are younger than its youngest process: a reload makes new ones.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -30,7 +32,7 @@ def systemctl(module: AnsibleModule, *words: str) -> str:
 
 def facts(module: AnsibleModule, name: str) -> dict[str, str]:
     """What systemd knows of a unit."""
-    wanted = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic"
+    wanted = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic,MainPID"
     lines = systemctl(module, "show", f"--property={wanted}", name).splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -39,6 +41,25 @@ def younger(files: list[Path], started: str) -> list[str]:
     """The files that have changed since a process began; `started` in microseconds of the monotonic clock."""
     begun = time.time() - (time.clock_gettime(time.CLOCK_MONOTONIC) - int(started or 0) / 1e6)
     return [str(file) for file in files if file.exists() and file.stat().st_ctime > begun]
+
+
+def youngest(pid: str) -> str:
+    """When the youngest of a process and its children began, in microseconds of the monotonic clock; "0" where it is gone."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    except OSError:
+        children = []
+    return str(max((begun(process) for process in (pid, *children)), default=0))
+
+
+def begun(pid: str) -> int:
+    """When a process began, in microseconds since boot without the time asleep; 0 where it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    return int((int(words[19]) / os.sysconf("SC_CLK_TCK") - asleep) * 1e6)
 
 
 def needed(name: str, known: dict[str, str], files: list[Path]) -> tuple[list[str], list[str]]:
@@ -73,6 +94,7 @@ def main() -> None:
     spec = {
         "name": {"type": "str", "required": True},
         "files": {"type": "list", "elements": "path", "default": []},
+        "reload_for": {"type": "list", "elements": "path", "default": []},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     name = module.params["name"]
@@ -83,6 +105,9 @@ def main() -> None:
             module.exit_json(changed=True, actions=["restart"], reason=[])
         module.fail_json(msg=f"There is no unit {name}.")
     actions, reason = needed(name, known, [unit, *map(Path, module.params["files"])])
+    lighter = [Path(file) for file in module.params["reload_for"]]
+    if lighter and "restart" not in actions and (fresh := younger(lighter, youngest(known["MainPID"]))):
+        actions, reason = [*actions, "reload"], fresh
     if not module.check_mode:
         act(module, name, actions)
     module.exit_json(changed=bool(actions), actions=actions, reason=reason)

@@ -24,6 +24,7 @@ NEEDED: Final = (1, 26, 5)
 MODULES: Final[Mapping[str, tuple[str, str]]] = {
     "kine": ("github.com/k3s-io/kine@v0.17.5", "1"),
     "helm": ("helm.sh/helm/v3/cmd/helm@v3.19.0", "0"),
+    "pebble": ("github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1", "0"),
     "coredns": ("github.com/coredns/coredns@v1.14.7", "0"),
 }
 """Programs that are modules by themselves: name → module with version, and whether it needs a C compiler."""

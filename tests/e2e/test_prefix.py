@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
+import signal
+import socket
+import ssl
 import subprocess
 import tempfile
 from contextlib import asynccontextmanager, contextmanager
@@ -12,14 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+import aiohttp
 import pytest
 from playwright.async_api import async_playwright, expect
 
 from binder_onprem.config import load
 from binder_onprem.host import engine_files
+from tests.e2e import acme
+from tests.e2e import front as before
 from tests.e2e.conftest import CHROMIUM, FLAGS
-from tests.e2e.front import nginx, pages
-from tests.e2e.stand import Stand, free_ports
+from tests.e2e.front import HSTS, nginx, pages
+from tests.e2e.kernel import Kernel, execute
+from tests.e2e.stand import Stand, free_ports, ready
 from tests.e2e.test_clients import INSTALLED, SCRIPTS, binderhub_client, output
 from tests.real import tlsregistry
 
@@ -176,6 +184,59 @@ async def test_a_page_of_a_third_origin_may_not(front: Front, origin: Origin) ->
         await page.goto(f"{site}course.html?binder={quote(front.url, safe='')}&repo={quote(origin.server.url('bare'), safe='')}")
         await expect(page.locator("#state")).to_contain_text("error", timeout=60_000)
     assert any("CORS" in text for text in complaints)
+
+
+async def test_what_a_client_says_of_others_before_it_is_not_believed(front: Front) -> None:
+    headers = ("--header", "X-Forwarded-Host: evil.example", "--header", "X-Forwarded-Proto: http", "--header", "X-Forwarded-For: 192.0.2.1")
+    told = await output("curl", "--silent", "--insecure", "--dump-header", "-", *headers, f"{front.url}openapi.json")
+    assert "evil.example" not in told
+    assert json.loads(told.partition("\r\n\r\n")[2])["servers"][0]["url"].startswith(front.url.rstrip("/"))
+    assert f"strict-transport-security: max-age={HSTS}" in told.lower()
+
+
+@pytest.mark.skipif(bool(acme.missing()), reason=acme.missing())
+async def test_a_renewed_certificate_cuts_no_kernel_off(front: Front, origin: Origin, tmp_path: Path) -> None:
+    http, https, first = (port := free_ports(6)), port + 1, port + 2
+    with acme.pebble(tmp_path / "pebble", first, http) as server:
+        directory = {"directory": server.directory, "email": "it@uni.example", "days": acme.DAYS + 1}
+        here = before.front(tmp_path, https, front.stand.port, binder_host=acme.NAME, binder_http_port=http, binder_acme=directory)
+        with here.serving() as process:
+            redirect = ("--write-out", "%{http_code} %{redirect_url}", f"http://127.0.0.1:{http}/v2/x?y=%2F")
+            assert (await output("curl", "--silent", "--output", "/dev/null", *redirect)) == f"308 https://{acme.NAME}:{https}/v2/x?y=%2F"
+            first_one = await renewed(here, server, process)
+            end = await ready(front.stand, origin.spec("bare"))
+            url = f"https://127.0.0.1:{https}{urlsplit(end['url']).path}"
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
+                async with session.post(f"{url}api/kernels", headers={"Authorization": f"token {end['token']}"}) as answer:
+                    kernel = Kernel(session, url, end["token"], (await answer.json())["id"])
+                async with kernel.channel() as channel:
+                    assert await execute(channel, "print(6)") == "6\n"
+                    assert await renewed(here, server, process) != first_one
+                    assert await execute(channel, "print(7)") == "7\n"
+
+
+async def renewed(here: before.Front, server: acme.Pebble, process: subprocess.Popen[bytes]) -> bytes:
+    """What the timer's unit does: ask, reload. The certificate that people see then, which is by the ACME server's CA for the name."""
+    asking = await asyncio.create_subprocess_exec("sh", here.write("front-renew.j2", "renew"), env={**os.environ, "SSL_CERT_FILE": str(server.ca)})
+    assert await asking.wait() == 0
+    assert here.certificate.stat().st_mode & 0o077 == 0
+    process.send_signal(signal.SIGHUP)
+    wanted = here.folder / "acme" / "certificates" / f"{acme.NAME}.crt"
+    expected = ssl.PEM_cert_to_DER_cert(wanted.read_text().partition("\n\n")[0])
+    trusting = ssl.create_default_context(cadata=server.root())
+    async with asyncio.timeout(60):
+        while shown(here.port, trusting) != expected:  # noqa: ASYNC110 - another program's doing
+            await asyncio.sleep(0.05)
+    return expected
+
+
+def shown(port: int, trusting: ssl.SSLContext) -> bytes:
+    """The certificate of a new connection; b"" for one that is not trusted."""
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as plain, trusting.wrap_socket(plain, server_hostname=acme.NAME) as tls:
+            return tls.getpeercert(binary_form=True) or b""
+    except ssl.SSLError:
+        return b""
 
 
 async def test_as_a_build_service_for_another_hub(front: Front, origin: Origin, tmp_path: Path) -> None:

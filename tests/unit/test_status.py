@@ -69,6 +69,12 @@ def test_a_site_that_is_well_has_nothing_to_do() -> None:
         ("fail", "k3s-agent.service", "site", lambda facts: facts["units"].pop()),
         (
             "fail",
+            "binder-front.service",
+            "journalctl -u binder-front.service",
+            lambda facts: facts["units"].append({"name": "binder-front.service", "active": "activating"}),
+        ),
+        (
+            "fail",
             "binder-onprem-x.service",
             "journalctl",
             lambda facts: facts["units"].append({"name": "binder-onprem-x.service", "active": "failed"}),
