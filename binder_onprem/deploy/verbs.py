@@ -33,6 +33,8 @@ VERBS: Final[Mapping[str, Verb]] = {
     "upgrade": Verb("another version of k3s, node by node: snapshot first, sessions may end, on failure it stops"),
     "add": Verb("a host that is new in the inventory joins: preflight, then site, for --limit alone"),
     "remove": Verb("a node leaves: its sessions may end, k3s goes from the host, the cluster forgets it", "remove_sure"),
+    "backup": Verb("an encrypted archive of each host's state, read again with its key, and a copy of it here"),
+    "restore": Verb("archives back onto bare hosts, then site; overwrites what lives with -e restore_sure=true alone"),
     "certificates": Verb("make anew what ends within 90 days, node by node; then tell what there is"),
     "reset": Verb("remove from the hosts exactly what site has put there, images and settings too", "reset_sure"),
 }
