@@ -28,6 +28,7 @@ class Verb:
 VERBS: Final[Mapping[str, Verb]] = {
     "preflight": Verb("look at every host, change nothing: what passes, warns, fails, each with its fix"),
     "site": Verb("bring the hosts to what the inventory says; run again: changes nothing"),
+    "bundle": Verb("collect, on this machine, what site needs where no host reaches the Internet"),
     "status": Verb("one screen: what runs on each host and how it does, what to do where it does not"),
     "canary": Verb("launch through the public port, let a kernel calculate, end it: whether all of it works"),
     "upgrade": Verb("another version of k3s, node by node: snapshot first, sessions may end, on failure it stops"),

@@ -14,6 +14,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 RECORD = Path("/var/lib/binder-deploy/packages.json")
 UNITS = Path("/etc/systemd/system")
+BUNDLE = RECORD.parent / "bundle"
+"""Where the role bundle puts packages and the one source that then counts."""
 APT = ("apt-get", "-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=600")
 
 
@@ -54,6 +56,23 @@ def record(**more: set[str]) -> None:
     new.replace(RECORD)
 
 
+def apt() -> tuple[str, ...]:
+    """apt-get: by the bundle's source alone where there is one, with lists of its own, so that the host's sources are neither asked nor changed."""
+    if not (BUNDLE / "apt.list").exists():
+        return APT
+    (BUNDLE / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    own = {
+        "Dir::Etc::sourcelist": BUNDLE / "apt.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": BUNDLE / "lists",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        # What is fetched is this host's own files, which only root reads.
+        "APT::Sandbox::User": "root",
+    }
+    return (*APT, *(word for name, value in own.items() for word in ("-o", f"{name}={value}")))
+
+
 def run(module: AnsibleModule, *command: str) -> None:
     """Run a program of apt; what it said is the failure's message."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
@@ -64,7 +83,7 @@ def run(module: AnsibleModule, *command: str) -> None:
 
 def planned(names: list[str]) -> set[str]:
     """What apt would install for these, with what they need."""
-    done = subprocess.run((*APT, "--simulate", "install", *names), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run((*apt(), "--simulate", "install", *names), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ")}
 
 
@@ -82,14 +101,15 @@ def install(module: AnsibleModule, names: list[str], masked: list[str], unpurged
             link.symlink_to("/dev/null")
     # What an interrupted run has left half done comes first.
     run(module, "dpkg", "--configure", "-a")
-    plan = planned(missing)
+    # A bundle's lists are made of its files in no time, and another bundle may have come.
+    plan = set() if (BUNDLE / "apt.list").exists() else planned(missing)
     if not plan:
-        run(module, *APT, "update")
+        run(module, *apt(), "update")
         plan = planned(missing)
     # Written before: what a power cut interrupts is known to be ours all the same.
     record(packages=plan - before, paths={path for path in unpurged if not Path(path).exists()})
     known = users()
-    run(module, *APT, "install", *missing)
+    run(module, *apt(), "install", *missing)
     record(users=users() - known)
     module.exit_json(changed=True, missing=missing)
 

@@ -1,0 +1,118 @@
+"""A site with the network cut: what it needs comes by a bundle, and no host asks anybody outside."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from binder_onprem.host import clients
+from tests.cluster import cache
+from tests.cluster.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.cluster.hosts import Hosts
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
+
+NAME = "closed"
+GROUPS = {"registry": (NAME,), "builder": (NAME,)}
+CUT = """
+table inet cut {{
+    counter outside {{}}
+    chain out {{
+        type filter hook output priority -10; policy accept;
+        oifname "lo" accept
+        ct state established,related accept
+        ip daddr {address} accept
+        ip6 daddr {{ fe80::/10, ff02::/16 }} accept
+        counter name outside drop
+    }}
+}}
+"""
+"""The host answers who asks it; whatever it asks itself of anybody else, names too, is counted and gets nowhere."""
+
+
+@pytest.fixture(scope="module")
+def site(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    hosts.start(NAME)
+    hosts.run(NAME, "nft -f -", given=CUT.format(address=hosts.address(NAME)).encode())
+    site = Site(hosts, tmp_path_factory.mktemp("closed"))
+    (site.folder / "bookworm.sources").write_text(clients.apt_sources("bookworm"), encoding="utf-8")
+    site.describe(
+        GROUPS,
+        site_bundle=str(site.folder / "bundle"),
+        bundle_releases={"bookworm": str(site.folder / "bookworm.sources")},
+        bundle_cache=str(cache.directory() / "bundle"),
+        preflight_memory={},
+    )
+    yield site
+    hosts.remove(NAME)
+
+
+@pytest.fixture(scope="module")
+def before(site: Site) -> dict[str, Any]:
+    """The host as it was; whatever failed to start for want of a network, too."""
+    return site.look(NAME)
+
+
+@pytest.fixture(scope="module")
+def bundle(site: Site) -> Path:
+    site.done("bundle")
+    return site.folder / "bundle"
+
+
+def asked(site: Site) -> int:
+    """How often the host tried to ask somebody outside."""
+    said = json.loads(site.hosts.run(NAME, "nft -j list counter inet cut outside").stdout)
+    return next(int(entry["counter"]["packets"]) for entry in said["nftables"] if "counter" in entry)
+
+
+def test_a_bundle_is_made_once(site: Site, bundle: Path) -> None:
+    assert {file.name for file in bundle.iterdir()} == {"SHA256SUMS", "bom.cdx.json", "binder-onprem.tar", "deb-bookworm.tar"}
+    names = {part["name"] for part in json.loads((bundle / "bom.cdx.json").read_text())["components"]}
+    assert {"podman", "docker-registry", "nginx-light", "libc6", "binder-onprem.tar"} <= names
+    assert site.done("bundle")["changed"] == 0
+    assert site.done("bundle", "--check")["changed"] == 0
+
+
+def test_a_damaged_bundle_is_refused_before_anything_is_touched(site: Site, bundle: Path, before: dict[str, Any]) -> None:
+    with (bundle / "deb-bookworm.tar").open("r+b") as file:
+        file.seek(100_000)
+        kept = file.read(1)
+        file.seek(100_000)
+        file.write(bytes([kept[0] ^ 1]))
+    code, told = site.deploy("site")
+    assert code == 11
+    assert {failure["host"] for failure in told["failures"]} == {NAME}
+    assert "damaged: deb-bookworm.tar" in told["failures"][0]["message"]
+    assert site.look(NAME) == before
+    # It is made whole again of what was fetched before.
+    assert site.done("bundle")["changed"] == 1
+
+
+def test_a_site_comes_up_with_the_network_cut_and_asks_nobody(site: Site, bundle: Path) -> None:
+    assert bundle.exists()
+    already = asked(site)
+    assert site.done("site", "--check")["changed"] > 0
+    assert site.done("site")["changed"] > 0
+    assert site.done("site")["changed"] == 0
+    assert site.done("site", "--check")["changed"] == 0
+    assert site.hosts.run(NAME, "podman --version && systemctl is-active binder-registry-front").stdout.split()[-1] == "active"
+    assert asked(site) == already
+
+
+def test_who_does_ask_is_counted(site: Site) -> None:
+    already = asked(site)
+    site.hosts.run(NAME, "timeout 2 getent hosts nowhere.example", check=False)
+    assert asked(site) > already
+
+
+def test_reset_leaves_the_host_as_it_was(site: Site, before: dict[str, Any]) -> None:
+    site.done("reset", "--yes")
+    now = site.look(NAME)
+    assert {path for path in {*now, *before} if now.get(path) != before.get(path)} == set()

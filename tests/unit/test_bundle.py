@@ -1,0 +1,123 @@
+"""A bundle: what goes into it, what its bill tells, and that one which is damaged is refused by the name of the file."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from binder_onprem.host.recipe import PACKAGES
+from tests.unit.plugins import PLAYBOOKS, answer, plugin
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+bundle, debs = (plugin(f"library/binder_{name}.py") for name in ("bundle", "debs"))
+
+SAID = """Inst libc6 (2.36-9+deb12u14 Debian:12.12/oldstable, Debian-Security:12/oldstable-security [amd64]) []
+Inst e2fsprogs (1:1.47.0-2 Debian:12.12/oldstable [amd64])
+Conf libc6 (2.36-9+deb12u14 Debian:12.12/oldstable [amd64])
+"""
+SHOWN = """Package: e2fsprogs
+Version: 1:1.47.0-2
+Filename: pool/main/e/e2fsprogs/e2fsprogs_1.47.0-2_amd64.deb
+SHA256: 00
+
+Package: other
+Version: 1
+Filename: pool/o
+
+"""
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[dict[str, str]]:
+    root = tmp_path / "debs"
+    (root / "partial").mkdir(parents=True)
+    for name in ("libc6_2.36-9_amd64.deb", "e2fsprogs_1%3a1.47_amd64.deb", "partial/half.deb"):
+        (root / name).write_text(name)
+    (tmp_path / "helm").write_text("helm")
+    return [{"name": "deb-bookworm.tar", "src": str(root)}, {"name": "k3s/helm", "src": str(tmp_path / "helm")}]
+
+
+def seal(capsys: pytest.CaptureFixture[str], dest: Path, parts: list[dict[str, str]], **more: Any) -> dict[str, Any]:
+    return answer(bundle, capsys, dest=str(dest), parts=parts, **more)
+
+
+def test_a_bundle_is_sealed_once_and_is_whole(tmp_path: Path, parts: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    dest = tmp_path / "bundle"
+    assert seal(capsys, dest, parts, _ansible_check_mode=True)["changed"]
+    assert not dest.exists()
+    assert seal(capsys, dest, parts)["changed"]
+    assert not seal(capsys, dest, parts)["changed"]
+    told = answer(bundle, capsys, dest=str(dest), state="verified")
+    assert set(told["sums"]) == {"bom.cdx.json", "deb-bookworm.tar", "k3s/helm"}
+    with tarfile.open(dest / "deb-bookworm.tar") as tar:
+        assert sorted(tar.getnames()) == ["e2fsprogs_1%3a1.47_amd64.deb", "libc6_2.36-9_amd64.deb"]
+    listed = json.loads((dest / "bom.cdx.json").read_text())["components"]
+    assert "pkg:deb/debian/e2fsprogs@1:1.47?distro=bookworm" in {part.get("purl") for part in listed}
+
+
+@pytest.mark.parametrize("name", ["deb-bookworm.tar", "bom.cdx.json", "k3s/helm"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_damaged_file_is_named_and_made_again(
+    name: str, tmp_path: Path, parts: list[dict[str, str]], capsys: pytest.CaptureFixture[str], *, gone: bool
+) -> None:
+    dest = tmp_path / "bundle"
+    seal(capsys, dest, parts)
+    if gone:
+        (dest / name).unlink()
+    else:
+        (dest / name).write_bytes((dest / name).read_bytes()[:-1] + b"!")
+    told = answer(bundle, capsys, dest=str(dest), state="verified")
+    assert told["failed"]
+    assert told["damaged"] == [name]
+    assert f"damaged: {name}." in told["msg"]
+    assert seal(capsys, dest, parts)["changed"]
+    assert not answer(bundle, capsys, dest=str(dest), state="verified").get("failed")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense\n", f"{'0' * 64}  ../../etc/passwd\n", f"{'0' * 64}  /etc/passwd\n", f"{'0' * 63}  x\n"])
+def test_checksums_that_are_none_make_no_bundle(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "SHA256SUMS").write_text(text)
+    told = answer(bundle, capsys, dest=str(tmp_path), state="verified")
+    assert told["failed"]
+    assert "no whole bundle" in told["msg"]
+
+
+def test_one_that_was_interrupted_is_none(tmp_path: Path, parts: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    dest = tmp_path / "bundle"
+    seal(capsys, dest, parts)
+    (dest / "SHA256SUMS").unlink()
+    (dest / "old.tar").write_text("of an earlier bundle")
+    assert answer(bundle, capsys, dest=str(dest), state="verified")["failed"]
+    assert seal(capsys, dest, parts)["changed"]
+    assert not (dest / "old.tar").exists()
+
+
+def test_what_apt_plans_and_shows_becomes_an_index() -> None:
+    files = debs.planned(SAID)
+    assert files == {"libc6=2.36-9+deb12u14": "libc6_2.36-9+deb12u14_amd64.deb", "e2fsprogs=1:1.47.0-2": "e2fsprogs_1%3a1.47.0-2_amd64.deb"}
+    made = debs.index(SHOWN, files)
+    assert "Filename: ./e2fsprogs_1%3a1.47.0-2_amd64.deb\n" in made["Packages"]
+    assert "other" not in made["Packages"]
+    assert f" {len(made['Packages'])} Packages" in made["Release"]
+
+
+def test_it_has_what_the_roles_ask_for() -> None:
+    def variables(role: str) -> dict[str, Any]:
+        found: dict[str, Any] = yaml.safe_load((PLAYBOOKS / "roles" / role / "vars/main.yml").read_text())
+        return found
+
+    def tasks(role: str) -> list[str]:
+        found = yaml.safe_load((PLAYBOOKS / "roles" / role / "tasks/main.yml").read_text())
+        return [name for task in found if "binder_packages" in task for name in task["binder_packages"]["name"]]
+
+    known = variables("bundle")["bundle_of"]
+    assert known["trust"] == tasks("trust")
+    assert known["registry"] == tasks("registry")
+    assert known["podman"] == variables("podman")["podman_packages"]
+    assert set(known["binder"]) == {*variables("binder")["binder_packages_needed"], *PACKAGES}
