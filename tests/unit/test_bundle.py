@@ -120,4 +120,4 @@ def test_it_has_what_the_roles_ask_for() -> None:
     assert known["trust"] == tasks("trust")
     assert known["registry"] == tasks("registry")
     assert known["podman"] == variables("podman")["podman_packages"]
-    assert set(known["binder"]) == {*variables("binder")["binder_packages_needed"], *PACKAGES}
+    assert set(known["binder"]) == {*variables("binder")["binder_packages_needed"], *PACKAGES, "nginx-light", "openssl"}
