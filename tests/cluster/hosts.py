@@ -41,7 +41,6 @@ KERNEL: Final = (
 """What a kubelet sets for the whole machine: put back at the end."""
 
 SETTINGS: Final = Path("/proc/sys")
-NETWORK: Final = "hosts"
 
 
 @dataclass
@@ -59,6 +58,12 @@ class Hosts:
         return Config(home=self.home)
 
     @property
+    def network(self) -> str:
+        """Their network's name. netavark calls a network's chain of firewall rules by it, and the last one that goes takes the chain's rules with it:
+        with one name for all, hosts of one run would take the Internet and the names away from those of another."""
+        return f"hosts{self.subnet.network_address.packed[2]}"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Those that there are, in the order they were made."""
         return tuple(file.name for file in sorted((self.home / "hosts").iterdir(), key=lambda file: int(file.read_text())))
@@ -72,7 +77,7 @@ class Hosts:
         (engine_files.volatile(hosts.config) / "libpod").mkdir(parents=True, exist_ok=True)
         for name, text in engine_files.files(hosts.config, host.look(home)).items():
             (home / "etc" / name).write_text(text)
-        (home / "etc" / "networks" / f"{NETWORK}.json").write_text(json.dumps(hosts._network()))
+        (home / "etc" / "networks" / f"{hosts.network}.json").write_text(json.dumps(hosts._network()))
         kernel = {name: (SETTINGS / name).read_text() for name in KERNEL}
         (home / "facts.json").write_text(
             json.dumps({"subnet": str(hosts.subnet), "kernel": kernel, "mounts": {str(k): v for k, v in hosts.mounts.items()}})
@@ -90,7 +95,7 @@ class Hosts:
 
     def _network(self) -> dict[str, object]:
         return {
-            "name": NETWORK,
+            "name": self.network,
             "id": f"{self.subnet.network_address.packed[2]:064x}",
             "driver": "bridge",
             "network_interface": f"bonet{self.subnet.network_address.packed[2]}",
@@ -124,7 +129,14 @@ class Hosts:
         for number, name in enumerate(names, first):
             (self.home / "hosts" / name).write_text(str(number))
             mounts = [f"--volume={path}:{target}:ro" for path, target in ((self.home / "etc" / "keys", "/etc/ssh/keys"), *self.mounts.items())]
-            options = ["--privileged", "--systemd=always", "--cgroupns=private", f"--network={NETWORK}", f"--ip={self.subnet[number]}", "--no-hosts"]
+            options = [
+                "--privileged",
+                "--systemd=always",
+                "--cgroupns=private",
+                f"--network={self.network}",
+                f"--ip={self.subnet[number]}",
+                "--no-hosts",
+            ]
             self.podman(
                 "run",
                 "--detach",
