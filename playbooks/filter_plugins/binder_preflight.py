@@ -22,6 +22,8 @@ MTU = 1280
 """Bytes; with flannel's 50 less than this, IPv6 and many campus tunnels break."""
 PODMAN = (4, 3)
 KUBERNETES = frozenset({"k3s_server", "k3s_agent"})
+WATCHERS = 512
+"""Instances of inotify below which a node of many pods fails with "too many open files"."""
 BUILDERS = frozenset({"builder", "control"})
 
 
@@ -70,6 +72,12 @@ def _room(facts: Facts, wanted: Facts) -> Iterator[Finding]:
     if facts["swap"] and KUBERNETES & set(wanted["groups"]):
         fix = "Turn it off (swapoff -a, and its line in /etc/fstab): memory limits of sessions do not hold with swap."
         yield finding("warn", "swap", f"{facts['swap'] / GIB:.1f} GiB of swap", fix)
+    if facts["watchers"] < WATCHERS and KUBERNETES & set(wanted["groups"]):
+        text = (
+            f"root may watch files {facts['watchers']} times (fs.inotify.max_user_instances): kubelet and containerd run out of that with many pods"
+        )
+        fix = "Raise it: echo fs.inotify.max_user_instances=8192 >/etc/sysctl.d/90-inotify.conf && sysctl --system"
+        yield finding("warn", "inotify", text, fix)
     for path, least in wanted["paths"].items():
         disk = facts["disks"][path]
         text = f"{disk['free'] / GIB:.1f} GiB free below {path}"

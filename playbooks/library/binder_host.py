@@ -207,6 +207,7 @@ def main() -> None:
     found = {
         "system": {**system(), "asked": asked["asked"]},
         **memory(),
+        "watchers": int(read("/proc/sys/fs/inotify/max_user_instances").strip() or 0),
         "cgroup": cgroups(),
         "modules": kernel_modules(asked["modules"]),
         "disks": disks(asked["paths"]),

@@ -88,7 +88,7 @@ def ready(node: Any) -> bool:
 
 
 def wait_ready(module: AnsibleModule, nodes: Nodes, name: str) -> None:
-    """Until it is Ready; in check mode as it is."""
+    """Until it is Ready, by a kubelet of the version where one is given."""
     end = time.monotonic() + module.params["seconds"]
     why = "it has not joined"
     while True:
@@ -98,10 +98,13 @@ def wait_ready(module: AnsibleModule, nodes: Nodes, name: str) -> None:
         except Exception as error:  # noqa: BLE001 - urllib3's and the client's own; each means "not now"
             why = str(error).splitlines()[0][:300]
         else:
-            if ready(node):
+            other = node is not None and not node.status.node_info.kubelet_version.startswith(module.params["version"])
+            if ready(node) and not other:
                 module.exit_json(changed=False, version=node.status.node_info.kubelet_version, pod_cidr=node.spec.pod_cidr or "")
             if node is not None:
                 why = next((one.message for one in node.status.conditions or [] if one.type == "Ready"), "it says nothing")
+            if other:
+                why = f"its kubelet is {node.status.node_info.kubelet_version} and not {module.params['version']}"
         if time.monotonic() > end:
             break
         time.sleep(1)
@@ -179,6 +182,7 @@ def main() -> None:
         "state": {"type": "str", "choices": ["ready", "known", "drained", "uncordoned", "absent"], "required": True},
         "seconds": {"type": "int", "default": 300},
         "patience": {"type": "int", "default": 0},
+        "version": {"type": "str", "default": ""},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     if not Path(module.params["kubeconfig"]).exists():

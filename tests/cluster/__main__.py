@@ -33,6 +33,7 @@ def main() -> int:
     folder = artefacts.directory()
     if asked.verb == "build":
         artefacts.helm()
+        artefacts.following()
         print(folder)  # noqa: T201 - a command
         return 0
     hosts = Hosts.new(asked.home, {folder: kube.MOUNTED})

@@ -19,13 +19,16 @@ from binder_onprem.config import Config
 from binder_onprem.host import clients, sources
 from binder_onprem.model import fingerprint
 from tests.cluster.cache import kept
-from tests.cluster.gobuild import HERE, NEEDED, go, go_version, kubernetes, program
+from tests.cluster.gobuild import HERE, KUBERNETES, NEEDED, NEXT, go, go_version, kubernetes, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLE: Final = "K3S_ARTIFACTS"
 """Names a directory with `k3s`, `sha256sum-amd64.txt` and `k3s-airgap-images-amd64.tar.zst` of a real release."""
+
+LATER: Final = "K3S_LATER_ARTIFACTS"
+"""Names a later real release, for the tests of upgrades."""
 
 IMAGES: Final = "k3s-airgap-images-amd64.tar.zst"
 SUITE: Final = "bookworm"
@@ -48,15 +51,22 @@ def real() -> bool:
     return bool(os.environ.get(VARIABLE))
 
 
-def directory() -> Path:
+def directory(version: str = KUBERNETES) -> Path:
     """The artefacts; the stand-in is made if the cache does not have it."""
     if given := os.environ.get(VARIABLE):
         return Path(given)
     source = HERE / "k3s"
     files = sorted(file for file in source.rglob("*") if file.is_file())
-    parts = (kubernetes(), program("kine"), program("coredns"), _debian())
+    parts = (kubernetes(version), program("kine"), program("coredns"), _debian())
     key = fingerprint(*map(str, parts), Path(__file__).read_text(encoding="utf-8"), *(file.read_text(encoding="utf-8") for file in files))
-    return kept("k3s", key, _pack, "Packing the stand-in for k3s.")
+    return kept("k3s", key, lambda folder: _pack(folder, version), f"Packing the stand-in for k3s {version}.")
+
+
+def following() -> Path:
+    """Artefacts of a later version: the stand-in's, or those that a variable names; those of `directory` where only one real release was given."""
+    if real():
+        return Path(os.environ.get(LATER) or directory())
+    return directory(NEXT)
 
 
 def helm() -> Path:
@@ -72,9 +82,9 @@ def kubectl() -> Path:
     return folder / "kubectl"
 
 
-def _pack(folder: Path) -> None:
-    go("build", "-ldflags", "-s -w", "-o", str(folder / "k3s"), ".", at=HERE / "k3s")
-    archive = _payload()
+def _pack(folder: Path, version: str) -> None:
+    go("build", "-ldflags", f"-s -w -X main.release={version}+k3s1", "-o", str(folder / "k3s"), ".", at=HERE / "k3s")
+    archive = _payload(version)
     with (folder / "k3s").open("ab") as file:
         file.write(archive)
         file.write(hashlib.sha256(archive).digest() + len(archive).to_bytes(8, "big"))
@@ -83,11 +93,11 @@ def _pack(folder: Path) -> None:
     (folder / "sha256sum-amd64.txt").write_text("".join(sums), encoding="utf-8")
 
 
-def _payload() -> bytes:
+def _payload(version: str) -> bytes:
     """What the stand-in unpacks on a node, as a compressed archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=3) as archive:
-        archive.add(kubernetes() / "kubernetes", "bin/kubernetes")
+        archive.add(kubernetes(version) / "kubernetes", "bin/kubernetes")
         archive.add(program("kine"), "bin/kine")
         links = dict.fromkeys(COMPONENTS, "kubernetes") | dict.fromkeys(TABLES, "xtables-nft-multi")
         for name, target in links.items():

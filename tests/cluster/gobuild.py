@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HERE: Final = Path(__file__).parent
 KUBERNETES: Final = "v1.34.3"
+NEXT: Final = "v1.34.4"
+"""The same once more under another version, for upgrades: linked anew, not compiled."""
 NEEDED: Final = (1, 26, 5)
 """Go's version that the modules below ask for."""
 
@@ -39,15 +41,15 @@ def go_version() -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", printed))
 
 
-def kubernetes() -> Path:
+def kubernetes(version: str = KUBERNETES) -> Path:
     """Every component as one file, and pause; minutes the first time."""
     source = HERE / "kubernetes"
     files = (*sorted(source.rglob("*.go")), source / "go.mod", source / "go.sum")
-    key = fingerprint(KUBERNETES, repr(go_version()), *(file.read_text(encoding="utf-8") for file in files))
+    key = fingerprint(version, repr(go_version()), *(file.read_text(encoding="utf-8") for file in files))
 
     def make(folder: Path) -> None:
-        major, minor = KUBERNETES.removeprefix("v").split(".")[:2]
-        told = {"gitVersion": KUBERNETES, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+        major, minor = version.removeprefix("v").split(".")[:2]
+        told = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
         flags = [
             f"-X {place}.{name}={value}"
             for place in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
@@ -56,7 +58,7 @@ def kubernetes() -> Path:
         go("build", "-ldflags", " ".join(["-s", "-w", *flags]), "-o", str(folder / "kubernetes"), ".", at=source)
         go("build", "-ldflags", "-s -w", "-o", str(folder / "pause"), "./pause", at=source)
 
-    return kept("kubernetes", key, make, f"Building Kubernetes {KUBERNETES} from its modules, once: about ten minutes on two cores.")
+    return kept("kubernetes", key, make, f"Building Kubernetes {version} from its modules, once: about ten minutes on two cores.")
 
 
 def program(name: str) -> Path:

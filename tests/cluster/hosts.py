@@ -31,6 +31,7 @@ CLAIMS: Final = engine_files.VOLATILE / "cluster"
 RANGE: Final = IPv4Network("10.204.0.0/16")
 
 KERNEL: Final = (
+    "fs/inotify/max_user_instances",
     "kernel/keys/root_maxbytes",
     "kernel/keys/root_maxkeys",
     "kernel/panic",
@@ -38,7 +39,10 @@ KERNEL: Final = (
     "vm/overcommit_memory",
     "vm/panic_on_oom",
 )
-"""What a kubelet sets for the whole machine: put back at the end."""
+"""What a kubelet or these tests set for the whole machine: put back at the end."""
+
+INSTANCES: Final = 1024
+"""Watchers of files that root may have. All hosts share this machine's limit, and where it is reached no kubelet starts."""
 
 SETTINGS: Final = Path("/proc/sys")
 
@@ -79,6 +83,8 @@ class Hosts:
             (home / "etc" / name).write_text(text)
         (home / "etc" / "networks" / f"{hosts.network}.json").write_text(json.dumps(hosts._network()))
         kernel = {name: (SETTINGS / name).read_text() for name in KERNEL}
+        if int(kernel[KERNEL[0]]) < INSTANCES:
+            (SETTINGS / KERNEL[0]).write_text(str(INSTANCES))
         (home / "facts.json").write_text(
             json.dumps({"subnet": str(hosts.subnet), "kernel": kernel, "mounts": {str(k): v for k, v in hosts.mounts.items()}})
         )
@@ -124,32 +130,25 @@ class Hosts:
 
     def start(self, *names: str, suite: str = "bookworm") -> None:
         """Make hosts of a release and wait until they run."""
-        root = roots.tree(suite)
         first = max((int(file.read_text()) for file in (self.home / "hosts").iterdir()), default=9) + 1
-        for number, name in enumerate(names, first):
-            (self.home / "hosts" / name).write_text(str(number))
-            mounts = [f"--volume={path}:{target}:ro" for path, target in ((self.home / "etc" / "keys", "/etc/ssh/keys"), *self.mounts.items())]
-            options = [
-                "--privileged",
-                "--systemd=always",
-                "--cgroupns=private",
-                f"--network={self.network}",
-                f"--ip={self.subnet[number]}",
-                "--no-hosts",
-            ]
-            self.podman(
-                "run",
-                "--detach",
-                f"--name={name}",
-                f"--hostname={name}",
-                *options,
-                f"--volume={name}:/var/lib",
-                *mounts,
-                "--rootfs",
-                f"{root}:O",
-                "/sbin/init",
-            )
+        self._make(dict(zip(names, range(first, first + len(names)), strict=True)), suite)
+
+    def replace(self, *names: str, suite: str = "bookworm") -> None:
+        """New machines with nothing on them, under the names and addresses of old ones, which are gone with all they had."""
+        numbers = {name: int((self.home / "hosts" / name).read_text()) for name in names}
         for name in names:
+            self.remove(name)
+        self._make(numbers, suite)
+
+    def _make(self, numbers: dict[str, int], suite: str) -> None:
+        root = roots.tree(suite)
+        mounts = [f"--volume={path}:{target}:ro" for path, target in ((self.home / "etc" / "keys", "/etc/ssh/keys"), *self.mounts.items())]
+        always = ("--privileged", "--systemd=always", "--cgroupns=private", f"--network={self.network}", "--no-hosts")
+        for name, number in numbers.items():
+            (self.home / "hosts" / name).write_text(str(number))
+            own = (f"--name={name}", f"--hostname={name}", f"--ip={self.subnet[number]}", f"--volume={name}:/var/lib")
+            self.podman("run", "--detach", *own, *always, *mounts, "--rootfs", f"{root}:O", "/sbin/init")
+        for name in numbers:
             self.wait(name)
         self._introduce()
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).parents[2]
 NAMES = ("reg", "head", "work1")
+BINDER = "/var/lib/binder-onprem/venv/bin/binder-onprem"
 TAINT = "node-role.kubernetes.io/control-plane=true:NoSchedule"
 LOOK = r"""
 dpkg -l | awk '{print $1, $2}'
@@ -53,9 +56,11 @@ class Site:
             "site_registry_host": hosts.address("reg"),
             "namespace_helm": str(artefacts.helm()),
             "preflight_disk": {},
+            "canary_every": "12h",
             "binder_settings": {"listen": {"host": "0.0.0.0"}, "network": {"allow": ["127.0.0.0/8"]}},  # noqa: S104 - the hosts' own network
         }
         self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("head",), "control": ("head",)}
+        self.groups |= {"monitoring": ("reg",)}
         self.write()
 
     def write(self) -> None:
@@ -135,23 +140,33 @@ def test_a_look_at_new_hosts_fails_at_nothing_and_changes_nothing(site: Site, be
 
 def test_site_and_the_second_time_nothing_changes(site: Site) -> None:
     assert site.done("site")["changed"] > 0
-    again = site.done("site")
-    assert again["changed"] == 0
+    assert site.done("site")["changed"] == 0
     assert site.done("site", "--check")["changed"] == 0
 
 
-def test_a_link_is_built_pushed_pulled_by_a_node_and_answers(site: Site) -> None:
-    binder = "/var/lib/binder-onprem/venv/bin/binder-onprem"
-    sample = json.loads(site.hosts.run("head", f"{binder} up --json").stdout)["sample"]
-    launched = site.hosts.run("head", f"{binder} launch '{sample}' 2>&1").stdout
-    found = re.search(r"http://\S+/jupyter/user/([^/]+)/\S*\?token=(\S+)", launched)
-    assert found, launched
+def sessions(site: Site) -> list[dict[str, Any]]:
+    """Their pods."""
     pods = json.loads(site.hosts.run("head", "k3s kubectl get pods -n binder -o json").stdout)["items"]
-    (pod,) = [one for one in pods if one["metadata"]["labels"].get("io.binder-onprem.kind") == "session"]
-    assert pod["spec"]["nodeName"] == "work1"
+    return [one for one in pods if one["metadata"]["labels"].get("io.binder-onprem.kind") == "session"]
+
+
+def launched(site: Site) -> tuple[str, str, str]:
+    """Launch the sample: the session's address, its token, its node."""
+    before = {pod["metadata"]["name"] for pod in sessions(site)}
+    sample = json.loads(site.hosts.run("head", f"{BINDER} up --json").stdout)["sample"]
+    said = site.hosts.run("head", f"{BINDER} launch '{sample}' 2>&1").stdout
+    found = re.search(r"http://\S+/jupyter/user/([^/]+)/\S*\?token=(\S+)", said)
+    assert found, said
+    (pod,) = [pod for pod in sessions(site) if pod["metadata"]["name"] not in before]
     assert pod["spec"]["containers"][0]["image"].startswith(f"{site.hosts.address('reg')}:5000/")
-    url = f"http://{site.hosts.address('head')}:8585/jupyter/user/{found[1]}/api/status"
-    answer = subprocess.run(["curl", "-sS", "--fail", "-H", f"Authorization: token {found[2]}", url], capture_output=True, text=True, check=False)
+    return f"http://{site.hosts.address('head')}:8585/jupyter/user/{found[1]}/", found[2], pod["spec"]["nodeName"]
+
+
+def test_a_link_is_built_pushed_pulled_by_a_node_and_answers(site: Site) -> None:
+    url, token, node = launched(site)
+    assert node == "work1"
+    command = ["curl", "-sS", "--fail", "-H", f"Authorization: token {token}", f"{url}api/status"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "kernels" in answer.stdout, answer.stderr
 
 
@@ -184,17 +199,101 @@ def test_no_other_account_reads_a_secret_nor_does_a_log_or_a_list_of_processes(s
         assert site.hosts.run(name, processes, given=lines).stdout.strip() == "0", name
 
 
-def test_a_node_joins_and_leaves(site: Site) -> None:
+def nodes(site: Site) -> dict[str, tuple[str, bool]]:
+    """Name → version of the kubelet, whether it takes pods."""
+    listed = json.loads(site.hosts.run("head", "k3s kubectl get nodes -o json").stdout)["items"]
+    return {one["metadata"]["name"]: (one["status"]["nodeInfo"]["kubeletVersion"], not one["spec"].get("unschedulable")) for one in listed}
+
+
+def test_a_node_joins(site: Site) -> None:
     site.hosts.start("work2")
     site.groups["k3s_agent"] = ("work1", "work2")
     site.write()
     site.done("add", "--limit", "work2")
-    assert "work2" in site.hosts.run("head", "k3s kubectl get nodes -o name").stdout
+    assert set(nodes(site)) == {"head", "work1", "work2"}
+
+
+class Watched:
+    """Asks a session again and again, from beginning to end."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.command = ["curl", "-sS", "--fail", "--max-time", "20", "-H", f"Authorization: token {token}", "-o", os.devnull, url]
+        self.over, self.asked, self.failures = threading.Event(), 0, list[str]()
+        self.thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        while not self.over.wait(0.5):
+            done = subprocess.run(self.command, capture_output=True, text=True, check=False)
+            self.asked += 1
+            self.failures += [done.stderr] if done.returncode else []
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+
+def test_an_upgrade_leaves_sessions_on_other_nodes_alone(site: Site, tmp_path: Path) -> None:
+    later, old = artefacts.following(), nodes(site)
+    if later == artefacts.directory():
+        pytest.skip(f"the real release that is given has no later one beside it: name that in {artefacts.LATER}")
+    jump = tmp_path / "jump"
+    shutil.copytree(later, jump)
+    (jump / "k3s").write_text("#!/bin/sh\necho k3s version v1.99.0+k3s1\n")
+    code, told = site.deploy("upgrade", "-e", f"k3s_artifacts={jump}")
+    assert (code, "step by step" in told["failures"][0]["message"]) == (11, True)
+
+    url, token, here = launched(site)
+    others = [name for name in old if name != here]
+    assert site.done("upgrade", "--check", "-e", f"k3s_artifacts={later}")["changed"] > 0
+    with Watched(f"{url}api/status", token) as watched:
+        site.done("upgrade", "--limit", ",".join(others), "-e", f"k3s_artifacts={later}")
+    assert (watched.asked > 5, watched.failures) == (True, [])
+    assert {name for name, (version, _) in nodes(site).items() if version != old[name][0]} == set(others)
+
+    site.variables["k3s_artifacts"] = str(later)
+    site.write()
+    site.done("upgrade", "-e", "upgrade_patience=1")
+    assert len(set(nodes(site).values())) == 1
+    assert not set(nodes(site).values()) & set(old.values())
+
+
+def test_a_node_leaves(site: Site) -> None:
     site.done("remove", "--limit", "work2", "--yes")
     assert "work2" not in site.hosts.run("head", "k3s kubectl get nodes -o name").stdout
     assert site.hosts.run("work2", "ls -d /var/lib/rancher/k3s /etc/rancher/k3s /usr/local/bin/k3s", check=False).stdout == ""
     site.groups["k3s_agent"] = ("work1",)
     site.write()
+
+
+def test_registry_and_control_host_come_back_on_new_machines_and_an_old_link_needs_no_build(site: Site, tmp_path: Path) -> None:
+    hosts = site.hosts
+    site.done("backup")
+    archives = sorted((site.folder / "backups").glob("*.age"))
+    assert [path.name.partition(".")[0] for path in archives] == ["head", "reg"]
+    builds = hosts.run("head", f"{BINDER} builds list --json").stdout
+    hosts.replace("head", "reg")
+
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in archives:
+        data = bytearray(path.read_bytes())
+        data[-1000] ^= 1
+        (damaged / path.name).write_bytes(data)
+    code, failed = site.deploy("restore", "--yes", "-e", f"backup_archives={damaged}")
+    assert code == 11
+    assert "nothing was changed" in failed["failures"][0]["message"]
+    assert hosts.run("head", "ls /var/lib/rancher /var/lib/binder-onprem /etc/binder-onprem", check=False).stdout == ""
+
+    site.done("restore")
+    launched(site)
+    assert hosts.run("head", f"{BINDER} builds list --json").stdout == builds
+    assert site.done("site")["changed"] == 0
+    code, failed = site.deploy("restore")
+    assert (code, "would overwrite" in failed["failures"][0]["message"]) == (11, True)
 
 
 def test_a_play_that_was_cut_off_between_a_file_and_its_restart_is_healed(site: Site) -> None:

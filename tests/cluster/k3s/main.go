@@ -10,9 +10,10 @@ import (
 	"syscall"
 )
 
-const (
-	release = "v1.34.3+k3s1"
-	usage   = `NAME:
+// What it says it is; another one is linked in for upgrades.
+var release = "v1.34.3+k3s1"
+
+const usage = `NAME:
    k3s - Kubernetes, small and simple (the stand-in of binder-onprem's tests)
 
 COMMANDS:
@@ -25,7 +26,6 @@ COMMANDS:
    certificate    Manage K3s certificates
    etcd-snapshot  Manage etcd snapshots
 `
-)
 
 func main() {
 	arguments := os.Args[1:]

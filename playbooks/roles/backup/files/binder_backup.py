@@ -217,7 +217,17 @@ def make(settings: dict[str, Any]) -> None:
         sent(archive, Path(settings["target"]))
         pruned(Path(settings["target"]), settings["host"], settings["keep"])
     pruned(place, settings["host"], settings["keep"])
+    tell(Path(settings["metrics"]))
     sys.stdout.write(f"{archive}\n")
+
+
+def tell(file: Path) -> None:
+    """Have Prometheus know when it was, by the node exporter's textfile collector, where there is one."""
+    if file.parent.is_dir():
+        new = file.with_suffix(".new")
+        new.write_text(f"binder_backup_last_success_timestamp_seconds {time.time():.0f}\n", encoding="ascii")
+        new.chmod(0o644)
+        new.replace(file)
 
 
 def each(place: Path, key: bytes, seen: Callable[[tarfile.TarInfo, IO[bytes] | None], None]) -> None:

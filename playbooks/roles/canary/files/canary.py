@@ -1,15 +1,25 @@
-"""A launch through the public port, a calculation by its kernel, its end; prints what it took. For the Binder's own Python."""
+"""A launch through the public port, a calculation by its kernel, its end; prints what it took. For the Binder's own Python.
+
+    canary.py LINK SECONDS [METRICS]
+
+METRICS is a file for the node exporter's textfile collector; nothing is written where its directory is not there.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 import sys
 import time
 import uuid
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from yarl import URL
 
 from binder_onprem import config as configuration
 from binder_onprem.cli.client import connected
@@ -17,7 +27,11 @@ from binder_onprem.cli.launch import spec_of
 from binder_onprem.errors import BinderError
 from binder_onprem.host.samples import sample_link
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 CODE, RESULT = "print(6 * 7)", "42"
+LAST = "binder_canary_last_success_timestamp_seconds"
 
 
 async def launched(config: configuration.Config, link: str) -> tuple[str, str]:
@@ -78,4 +92,52 @@ async def main(link: str, seconds: float) -> None:
     print(json.dumps({"level": "ok", "subject": "canary", "text": text, "fix": ""}))  # noqa: T201 - the answer
 
 
-asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+def tell(file: Path, *, worked: bool, seconds: float, ends: Sequence[tuple[str, float]]) -> None:
+    """Have Prometheus know how it went, and when; the last success stays until the next one."""
+    if not file.parent.is_dir():
+        return
+    last = f"{LAST} {time.time():.0f}\n" if worked else next((f"{line}\n" for line in _lines(file) if line.startswith(f"{LAST} ")), "")
+    told = f"binder_canary_success {int(worked)}\nbinder_canary_seconds {seconds:.3f}\nbinder_canary_run_timestamp_seconds {time.time():.0f}\n"
+    told += "".join(f'binder_certificate_end_timestamp_seconds{{of="{name}"}} {end:.0f}\n' for name, end in ends)
+    new = file.with_suffix(".new")
+    new.write_text(told + last, encoding="ascii")
+    new.chmod(0o644)
+    new.replace(file)
+
+
+def certificates(config: configuration.Config) -> list[tuple[str, float]]:
+    """Of the registry and of the public address, where they speak TLS: name, end in Unix seconds; one that cannot be read is the launch's matter."""
+    places = [("registry", URL(config.registry_url)), ("public address", URL(config.public_url))]
+    found = []
+    for name, url in places:
+        with suppress(OSError, KeyError):
+            if url.scheme == "https" and url.host and url.port:
+                found.append((name, _end(url.host, url.port, config.registry_ca)))
+    return found
+
+
+def _end(host: str, port: int, bundle: Path | None) -> float:
+    context = ssl.create_default_context()
+    if bundle:
+        context.load_verify_locations(bundle)
+    with socket.create_connection((host, port), 10) as plain, context.wrap_socket(plain, server_hostname=host) as secured:
+        return ssl.cert_time_to_seconds(str((secured.getpeercert() or {})["notAfter"]))
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="ascii").splitlines() if file.exists() else []
+
+
+def run(link: str, seconds: float, *metrics: str) -> None:
+    """Do it and tell it."""
+    start, worked = time.monotonic(), False
+    try:
+        asyncio.run(main(link, seconds))
+        worked = True
+    finally:
+        for file in metrics:
+            tell(Path(file), worked=worked, seconds=time.monotonic() - start, ends=certificates(configuration.load(None, None)))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], float(sys.argv[2]), *sys.argv[3:])
