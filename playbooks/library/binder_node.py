@@ -13,6 +13,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+DRAINED = "io.binder-onprem/drained"
+"""Annotation of a node that a drain of ours has cordoned: one that somebody else has cordoned stays so."""
 GONE = 404
 BUDGET = 429
 """A disruption budget says: not now."""
@@ -40,8 +42,9 @@ class Nodes:
             raise
 
     def cordon(self, name: str, *, cordoned: bool) -> None:
-        """Let nothing new run there, or let it again."""
-        self.core.patch_node(name, {"spec": {"unschedulable": cordoned or None}}, _request_timeout=10)
+        """Let nothing new run there, with a note that it was us, or let it again."""
+        note = {"annotations": {DRAINED: "true" if cordoned else None}}
+        self.core.patch_node(name, {"metadata": note, "spec": {"unschedulable": cordoned or None}}, _request_timeout=10)
 
     def pods(self, name: str) -> list[Any]:
         """Those that a drain ends."""
@@ -82,9 +85,19 @@ def session(pod: Any) -> bool:
     return (pod.metadata.labels or {}).get("io.binder-onprem.kind") == "session"
 
 
+def theirs(node: Any) -> bool:
+    """Whether somebody else has cordoned it."""
+    return bool(node.spec.unschedulable) and DRAINED not in (node.metadata.annotations or {})
+
+
 def ready(node: Any) -> bool:
     """Whether the node says so."""
     return node is not None and any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or [])
+
+
+def runs(kubelet: str, wanted: str) -> bool:
+    """Whether a kubelet's version is the wanted one; one that tells no build of k3s is compared without."""
+    return not wanted or kubelet == (wanted if "+" in kubelet else wanted.partition("+")[0])
 
 
 def wait_ready(module: AnsibleModule, nodes: Nodes, name: str) -> None:
@@ -98,7 +111,7 @@ def wait_ready(module: AnsibleModule, nodes: Nodes, name: str) -> None:
         except Exception as error:  # noqa: BLE001 - urllib3's and the client's own; each means "not now"
             why = str(error).splitlines()[0][:300]
         else:
-            other = node is not None and not node.status.node_info.kubelet_version.startswith(module.params["version"])
+            other = node is not None and not runs(node.status.node_info.kubelet_version, module.params["version"])
             if ready(node) and not other:
                 module.exit_json(changed=False, version=node.status.node_info.kubelet_version, pod_cidr=node.spec.pod_cidr or "")
             if node is not None:
@@ -131,14 +144,12 @@ def drain(module: AnsibleModule, nodes: Nodes, name: str) -> None:
     node = nodes.find(name)
     if node is None:
         module.exit_json(changed=False, evicted=[])
-    if not ready(node):
-        if not module.check_mode:
-            nodes.cordon(name, cordoned=True)
-        module.exit_json(changed=not node.spec.unschedulable, evicted=[])
-    there = nodes.pods(name)
-    if module.check_mode:
-        module.exit_json(changed=bool(there) or not node.spec.unschedulable, evicted=[])
-    nodes.cordon(name, cordoned=True)
+    alive = ready(node)
+    due = not node.spec.unschedulable or (alive and bool(nodes.pods(name)))
+    if not module.check_mode and not theirs(node):
+        nodes.cordon(name, cordoned=True)
+    if module.check_mode or not alive:
+        module.exit_json(changed=due, evicted=[])
     patience = time.monotonic() + module.params["patience"]
     while time.monotonic() < patience and any(session(pod) for pod in nodes.pods(name)):
         time.sleep(2)
@@ -147,20 +158,19 @@ def drain(module: AnsibleModule, nodes: Nodes, name: str) -> None:
     while left := nodes.pods(name):
         if time.monotonic() > end:
             names = ", ".join(f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in left)
-            nodes.cordon(name, cordoned=bool(node.spec.unschedulable))
-            module.fail_json(
-                msg=f"{name} could not be drained, these pods do not end: {names}. It takes new pods again; look at them, then run this again."
-            )
+            if not node.spec.unschedulable:
+                nodes.cordon(name, cordoned=False)
+            module.fail_json(msg=f"{name} could not be drained, these pods do not end: {names}. Look at them, then run this again.")
         for pod in left:
             nodes.evict(pod)
         time.sleep(1)
-    module.exit_json(changed=True, evicted=sorted(evicted), cordoned=bool(node.spec.unschedulable))
+    module.exit_json(changed=True, evicted=sorted(evicted))
 
 
 def uncordon(module: AnsibleModule, nodes: Nodes, name: str) -> None:
-    """Let pods run there again."""
+    """Let pods run there again, unless somebody else has cordoned it."""
     node = nodes.find(name)
-    changed = node is not None and bool(node.spec.unschedulable)
+    changed = node is not None and bool(node.spec.unschedulable) and not theirs(node)
     if changed and not module.check_mode:
         nodes.cordon(name, cordoned=False)
     module.exit_json(changed=changed)

@@ -94,3 +94,27 @@ def test_nobody_waits_for_the_sessions_of_a_node_that_is_away(tmp_path: Path, ca
         told = answer(node, capsys, kubeconfig=config, name="node1", state="drained", patience=3600, _ansible_check_mode=check)
     assert (told["changed"], told["evicted"]) == (True, [])
     assert asked == ["GET /api/v1/nodes/node1", *([] if check else ["PATCH /api/v1/nodes/node1"])]
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_somebody_else_has_cordoned_stays_so(tmp_path: Path, capsys: pytest.CaptureFixture[str], *, ours: bool) -> None:
+    about = {"name": "node1", "annotations": {node.DRAINED: "true"} if ours else {}}
+    asked: list[str] = []
+    with api({"kind": "Node", "metadata": about, "spec": {"unschedulable": True}, "status": {}}, asked) as port:
+        told = answer(node, capsys, kubeconfig=written(tmp_path / "kubeconfig", port), name="node1", state="uncordoned")
+    assert told["changed"] is ours
+    assert ("PATCH /api/v1/nodes/node1" in asked) is ours
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "wanted", "same"),
+    [
+        ("v1.34.4+k3s1", "v1.34.4+k3s1", True),
+        ("v1.34.4+k3s1", "v1.34.4+k3s2", False),
+        ("v1.34.10+k3s1", "v1.34.1+k3s1", False),
+        ("v1.34.4", "v1.34.4+k3s1", True),
+        ("v1.34.3", "", True),
+    ],
+)
+def test_a_kubelets_version_is_the_wanted_one_or_is_not(kubelet: str, wanted: str, same: bool) -> None:  # noqa: FBT001
+    assert node.runs(kubelet, wanted) is same
