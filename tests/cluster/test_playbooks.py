@@ -250,7 +250,7 @@ def test_an_upgrade_leaves_sessions_on_other_nodes_alone(site: Site, tmp_path: P
     others = [name for name in old if name != here]
     assert site.done("upgrade", "--check", "-e", f"k3s_artifacts={later}")["changed"] > 0
     with Watched(f"{url}api/status", token) as watched:
-        site.done("upgrade", "--limit", ",".join(others), "-e", f"k3s_artifacts={later}")
+        site.done("upgrade", "--limit", ",".join(others), "-e", f"k3s_artifacts={later}", "-e", "upgrade_patience=1")
     assert (watched.asked > 5, watched.failures) == (True, [])
     assert {name for name, (version, _) in nodes(site).items() if version != old[name][0]} == set(others)
 
