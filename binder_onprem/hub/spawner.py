@@ -194,13 +194,12 @@ class PodmanSpawner(Launched, Spawner):  # type: ignore[misc]
 
     async def _settled(self, chosen: Options) -> Found | None:
         """The container as podman has it once it knows of the end; the process is gone before conmon has written down how."""
-        found = await self.podman.find(chosen.container)
         for _ in range(SETTLE_TRIES):
-            if not (found and found.running and born(found.pid) is None):
-                break
-            await asyncio.sleep(PAUSE)
             found = await self.podman.find(chosen.container)
-        return found
+            if not (found and found.running and born(found.pid) is None):
+                return found
+            await asyncio.sleep(PAUSE)
+        return await self.podman.find(chosen.container)
 
     async def _discard(self, chosen: Options) -> None:
         """Leave nothing behind after a start that failed or was cancelled."""

@@ -52,10 +52,15 @@ def damaged(folder: Path, known: dict[str, str]) -> list[str]:
     return [name for name, was in sorted(known.items()) if not (folder / name).is_file() or digest(folder / name) != was]
 
 
+def files(root: Path) -> list[Path]:
+    """A directory's files in order; `partial` is what apt has half fetched."""
+    return sorted(path for path in root.rglob("*") if path.is_file() and "partial" not in path.parts)
+
+
 def packed(root: Path, target: Path) -> None:
-    """An archive of a directory's files, the same bytes for the same contents; `partial` is what apt has half fetched."""
+    """An archive of a directory's files, the same bytes for the same contents."""
     with tarfile.open(target, "w") as tar:
-        for path in sorted(path for path in root.rglob("*") if path.is_file() and "partial" not in path.parts):
+        for path in files(root):
             entry = tarfile.TarInfo(str(path.relative_to(root)))
             entry.size, entry.mode = path.stat().st_size, 0o644
             with path.open("rb") as file:
@@ -67,7 +72,7 @@ def members(part: dict[str, Any]) -> dict[str, str]:
     root = Path(part["src"])
     if root.is_file():
         return {root.name: digest(root)}
-    return {str(path.relative_to(root)): digest(path) for path in sorted(root.rglob("*")) if path.is_file() and "partial" not in path.parts}
+    return {str(path.relative_to(root)): digest(path) for path in files(root)}
 
 
 def components(name: str, inside: dict[str, str]) -> list[dict[str, Any]]:

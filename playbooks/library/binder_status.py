@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-PATTERNS = ("binder-registry-*", "binder-onprem*", "binder-front*", "k3s*")
+PATTERNS = ("binder-*", "k3s*")
 
 
 def said(*command: str, failing: bool = False) -> str:

@@ -67,9 +67,8 @@ async def ended(config: configuration.Config, url: str) -> None:
         await client.json("DELETE", f"api/sessions/{url.rstrip('/').rpartition('/')[2]}")
 
 
-async def main(link: str, seconds: float) -> None:
+async def main(config: configuration.Config, link: str, seconds: float) -> None:
     """Do it; the session ends however it goes."""
-    config = configuration.load(None, None)
     start = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
@@ -130,13 +129,13 @@ def _lines(file: Path) -> list[str]:
 
 def run(link: str, seconds: float, *metrics: str) -> None:
     """Do it and tell it."""
-    start, worked = time.monotonic(), False
+    config, start, worked = configuration.load(None, None), time.monotonic(), False
     try:
-        asyncio.run(main(link, seconds))
+        asyncio.run(main(config, link, seconds))
         worked = True
     finally:
         for file in metrics:
-            tell(Path(file), worked=worked, seconds=time.monotonic() - start, ends=certificates(configuration.load(None, None)))
+            tell(Path(file), worked=worked, seconds=time.monotonic() - start, ends=certificates(config))
 
 
 if __name__ == "__main__":
