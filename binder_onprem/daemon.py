@@ -214,7 +214,7 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
         access=access,
         projects=await _projects(config, engine, hub, containers, images, place.ends, stack),
     )
-    reaper = Reaper(hub, hub, config.session, ends=place.ends)
+    reaper = Reaper(hub, hub, config.session, ends=place.ends, drains=place.drains)
     reconcile = Reconcile(hub, place.engine, hub, builder=builder, running=lambda: builds.running, limits=config.session, ends=place.ends)
     protected = (made.base, made.base.partition("@")[0], *(listed.image for listed in config.choice.images.values()))
     collection = Collection(config, lambda: _restart_registry(config), lambda: bool(builds.running))
@@ -251,7 +251,7 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
         builder_info={"build_image": f"binder-onprem:{made.recipe[:12]}"},
         vendor=Path(sys.prefix) / "node" / "node_modules",
         desk=office.desk(pruner, place.quota, place.usage, journal),
-        ending=Ending(reaper, hub, place.archive, hub.current),
+        ending=Ending(reaper, hub, place.archive, hub.current, place.drains),
     )
     return Rooms(config, line, builds, reaper, reconcile, pruner, popular, collection, Firewall(config, given), site, webhooks, office, place)
 

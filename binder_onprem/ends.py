@@ -31,6 +31,7 @@ class Reason(StrEnum):
     AGE = "age"
     START = "never answered"
     GONE = "ended by itself"
+    MAINTENANCE = "maintenance"
     LEFT = "without server"
     DISK = "disk"
     ADMINISTRATOR = "administrator"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binder_onprem import config
+    from binder_onprem.drains import Drains
     from binder_onprem.interfaces import Activity, Hub
     from binder_onprem.model import Session
 
@@ -121,17 +122,19 @@ class Reaper:
         activity: Asked before an idle session is stopped.
         limits: Seconds.
         ends: Ends sessions; None: by the hub alone, nothing is kept or told.
+        drains: Knows whose machine is maintained; None where there is only this one.
         wall: Unix seconds.
         now: Monotonic seconds.
     """
 
-    def __init__(  # noqa: PLR0913 - the last three are choices with defaults
+    def __init__(  # noqa: PLR0913 - the last four are choices with defaults
         self,
         hub: Hub,
         activity: Activity,
         limits: config.Session,
         *,
         ends: Ends | None = None,
+        drains: Drains | None = None,
         wall: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -139,6 +142,7 @@ class Reaper:
         self._activity = activity
         self._limits = limits
         self._ends = ends or Ends(hub)
+        self._drains = drains
         self._wall = wall
         self._now = now
         self._began = now()
@@ -158,18 +162,29 @@ class Reaper:
             HubUnavailable: Its sessions cannot be had.
         """
         async with self._one:  # two passes at once would stop a session and then its successor
+            if self._drains:
+                await self._drains.look()
             sessions = await self._shown()
             metrics.SESSIONS.set(sum(session.server for session in sessions))
             now, wall = self._now(), self._wall()
             self._seen = {session.name: observe(self._seen.get(session.name), session, wall, now, self._began) for session in sessions}
             self._sessions = {session.name: session for session in sessions}
-            due = [(session, reason) for session in sessions if (reason := overdue(session, self._seen[session.name], now, self._limits))]
+            due = [
+                (session, await self._called(session, reason))
+                for session in sessions
+                if (reason := overdue(session, self._seen[session.name], now, self._limits))
+            ]
             if dry_run:
                 return tuple(
                     [Reaped(session.name, reason, stopped=False) for session, reason in due if not await self._spared(session, reason, held)]
                 )
             slots = asyncio.Semaphore(AT_ONCE)
             return tuple(await asyncio.gather(*(self._end(session, reason, held, slots) for session, reason in due)))
+
+    async def _called(self, session: Session, reason: Reason) -> Reason:
+        """The reason by its name: what a drain has ended looks as if it had ended by itself."""
+        drained = reason is Reason.GONE and self._drains is not None and await self._drains.ended(session)
+        return Reason.MAINTENANCE if drained else reason
 
     async def _shown(self) -> list[Session]:
         """What the hub shows, and what is left of a session that it showed in the last pass, when that has ended by itself."""

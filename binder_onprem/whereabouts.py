@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from binder_onprem import interfaces
+from binder_onprem.drains import Drains
 from binder_onprem.ends import Ends
 from binder_onprem.engine.sessionarchive import SessionArchive
 from binder_onprem.engine.sessionfiles import Layers
@@ -45,6 +46,7 @@ class Place:
         usage: What they use.
         quota: Ends what has written too much; None where the engine does.
         archive: Their changed files; None where these are out of reach.
+        drains: Which are about to end because their machine is maintained; None where there is only this one.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Place:
     usage: interfaces.Usage
     quota: Quota | None = None
     archive: SessionArchive | None = None
+    drains: Drains | None = None
 
 
 async def opened(
@@ -68,7 +71,7 @@ async def opened(
         from binder_onprem.kube import api, pods  # noqa: PLC0415
 
         found = pods.Pods(await stack.enter_async_context(api.opened(config.cluster)), config.cluster.namespace)
-        return Place("Cluster", found, Ends(hub, told=told), found)
+        return Place("Cluster", found, Ends(hub, told=told), found, drains=Drains(found))
     archive = SessionArchive(containers, config.kept, config.ending, hub.current)
     ends = Ends(hub, keep=archive.keep, remove=containers.remove, told=told)
     quota = Quota(containers, Layers(containers, config.home / "storage"), hub, int(config.session.disk), ends=ends)

@@ -123,7 +123,9 @@ def servers() -> None:
 def servers_list(site: Site, *, as_json: bool) -> None:
     """List sessions."""
     rows = call(site, "GET", "api/sessions")["sessions"]
-    dump(rows) if as_json else table(rows, ("name", "client", "link", "ready", "started", "last_activity", "cpu", "memory"), empty="No sessions.")
+    dump(rows) if as_json else table(
+        rows, ("name", "client", "link", "ready", "started", "last_activity", "maintenance", "cpu", "memory"), empty="No sessions."
+    )
 
 
 @servers.command("stop")

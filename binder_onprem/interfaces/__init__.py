@@ -4,7 +4,7 @@ from binder_onprem.interfaces.images import Builder, BuildLog, LocalImage, Local
 from binder_onprem.interfaces.people import AccessToken, Accounts, Audit, StoredCredential
 from binder_onprem.interfaces.records import ProjectStore, Rulings, Store, Used
 from binder_onprem.interfaces.repositories import Clonable, Provider
-from binder_onprem.interfaces.sessions import Activity, ChangedFiles, Engine, EngineContainer, Hub, Routes, SessionFiles, Usage, Volumes
+from binder_onprem.interfaces.sessions import Activity, ChangedFiles, Engine, EngineContainer, Hub, Machines, Routes, SessionFiles, Usage, Volumes
 
 __all__ = [
     "AccessToken",
@@ -20,6 +20,7 @@ __all__ = [
     "Hub",
     "LocalImage",
     "LocalImages",
+    "Machines",
     "ProjectStore",
     "Provider",
     "Publication",

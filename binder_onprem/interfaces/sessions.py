@@ -158,6 +158,18 @@ class Engine(Protocol):
         ...
 
 
+class Machines(Protocol):
+    """Where sessions run on several machines: which of these are about to be maintained."""
+
+    async def drains(self) -> Mapping[str, float | None]:
+        """Launch → when the session ends at the latest because its machine is maintained, Unix seconds; None where it is not.
+
+        Raises:
+            EngineUnavailable: It does not answer.
+        """
+        ...
+
+
 class ChangedFiles(Protocol):
     """What sessions have changed of their files, as archives."""
 

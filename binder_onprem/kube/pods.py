@@ -1,8 +1,12 @@
-"""The namespace's pods as the passes see them: find ours by label, remove, what they use. Satisfies `interfaces.Engine`, `interfaces.Usage`."""
+"""The namespace's pods as the passes see them: find ours by label, remove, what they use, until when their nodes let them run.
+
+Satisfies `interfaces.Engine`, `interfaces.Usage`, `interfaces.Machines`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
 LAUNCH: Final = "io.binder-onprem.launch"
+UNTIL: Final = "io.binder-onprem/drain-until"
+"""Annotation of a pod whose node is being drained, by the playbooks; the account may not read nodes."""
 PAGE: Final = 500
 SUFFIXES: Final = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6),
@@ -28,11 +34,12 @@ SUFFIXES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One of ours. `created` is in Unix seconds, UTC."""
+    """One of ours. `created`, and `until` when a drain of its node ends it, are in Unix seconds, UTC."""
 
     name: str
     labels: dict[str, str]
     created: float
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class Pods:
                 self._namespace, label_selector=selector, limit=PAGE, **({"_continue": further} if further else {})
             )
             page = await call(request)
-            found += [Pod(one.metadata.name, dict(one.metadata.labels), one.metadata.creation_timestamp.timestamp()) for one in page.items]
+            found += [_pod(one.metadata) for one in page.items]
             further = page.metadata._continue  # noqa: SLF001 - the client's name for ``continue``
             if not further:
                 return found
@@ -82,6 +89,10 @@ class Pods:
             await call(self._core.delete_namespaced_pod(name, self._namespace, body=V1DeleteOptions(grace_period_seconds=0)))
         except NotFound:
             return
+
+    async def drains(self) -> dict[str, float | None]:
+        """Launch → when a drain of its node ends its session at the latest; None: there is none. Raises `EngineUnavailable`."""
+        return {pod.labels[LAUNCH]: pod.until for pod in await self.labelled({"component": COMPONENT}) if LAUNCH in pod.labels}
 
     async def ping(self) -> None:
         """Ask whether the API server answers and takes our account. Raises `EngineUnavailable`."""
@@ -100,6 +111,19 @@ class Pods:
             answer = {"items": []}
         used = {one["metadata"]["name"]: _used(one.get("containers") or []) for one in answer["items"]}
         return {launch: used.get(name, Used(None, None)) for name, launch in pods.items() if launch}
+
+
+def _pod(about: Any) -> Pod:
+    return Pod(about.name, dict(about.labels), about.creation_timestamp.timestamp(), moment((about.annotations or {}).get(UNTIL, "")))
+
+
+def moment(text: str) -> float | None:
+    """RFC 3339 as Unix seconds; None for what is none."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
 
 
 def _used(containers: Sequence[Mapping[str, Any]]) -> Used:

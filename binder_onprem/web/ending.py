@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
+from binder_onprem.ends import Reason
 from binder_onprem.errors import BinderError, NotFound, Refused
 from binder_onprem.web import clients
 from binder_onprem.web.keys import SITE, STREAMS
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from binder_onprem.ends import Reason
+    from binder_onprem.drains import Drains
     from binder_onprem.interfaces import Activity, ChangedFiles
     from binder_onprem.model import Session
 
@@ -58,6 +59,12 @@ class Ending:
     files: ChangedFiles | None
     """None where the files of sessions are out of reach."""
     current: Callable[[Session], Awaitable[tuple[Session, str] | None]]
+    drains: Drains | None = None
+    """Who knows whose machine is maintained; None where there is only this one."""
+
+    async def drained(self, session: Session) -> float | None:
+        """When the session ends at the latest because its machine is maintained, Unix seconds; None: it is not."""
+        return await self.drains.until(session) if self.drains else None
 
 
 async def state(request: web.Request) -> web.Response:
@@ -72,12 +79,11 @@ async def state(request: web.Request) -> web.Response:
         if kept is None and not coming:
             raise NotFound(GONE)
         about = {"bytes": kept[0].stat().st_size, "until": kept[1]} if kept else None
-        ended = {"name": name, "ended": True, "reason": None, "seconds": None, "warn": site.config.ending.warn}
+        ended = {"name": name, "ended": True, "reason": None, "seconds": None, "maintenance": None, "warn": site.config.ending.warn}
         return _json(ended | {"files": kept is not None, "kept": about})
     reason, seconds = await _foreseen(parts, session, site.config.ending.warn)
-    can = parts.files is not None
-    body = {"name": name, "ended": False, "reason": reason, "seconds": seconds, "warn": site.config.ending.warn, "files": can, "kept": None}
-    return _json(body)
+    told = {"reason": reason, "seconds": seconds, "maintenance": await parts.drained(session), "warn": site.config.ending.warn}
+    return _json({"name": name, "ended": False, **told, "files": parts.files is not None, "kept": None})
 
 
 async def keep(request: web.Request) -> web.Response:
@@ -139,6 +145,9 @@ async def _foreseen(parts: Ending, session: Session, warn: float) -> tuple[Reaso
     if reason.value == "idle" and seconds <= warn and await parts.activity.busy(session):
         parts.reaper.used(session)
         reason, seconds = parts.reaper.foresee(session) or found
+    left = await parts.drains.left(session) if parts.drains else None
+    if left is not None and left < seconds:
+        reason, seconds = Reason.MAINTENANCE, left
     return reason, round(seconds, 1)
 
 

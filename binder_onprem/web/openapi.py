@@ -70,8 +70,9 @@ SCHEMAS: Final[dict[str, Any]] = {
         {
             "name": TEXT,
             "ended": BOOLEAN,
-            "reason": {"enum": ["idle", "age", None]},
+            "reason": {"enum": ["idle", "age", "maintenance", None]},
             "seconds": {**NULLABLE_NUMBER, "description": "Until it ends if nothing happens; null while it starts"},
+            "maintenance": {**NULLABLE_NUMBER, "description": "Unix seconds at which it ends at the latest, where its machine is maintained"},
             "warn": {**NUMBER, "description": "Seconds before its end that its page warns"},
             "files": {**BOOLEAN, "description": "Whether its changed files can be had"},
             "kept": {"type": ["object", "null"], "description": "Of one that has ended: `bytes` of the archive, kept `until` (Unix seconds)"},

@@ -39,7 +39,7 @@ async def page(request: web.Request) -> web.StreamResponse:
     accounts, login = request.app[SITE].accounts, request.app[SEAL].login(request)
     tokens = await accounts.tokens(client.user or "", login.token) if accounts and login else ()
     admin = Role.ADMIN in client.roles
-    rows = [_row(request, session) for session in await _sessions(request, client, everybody=admin)]
+    rows = [await _row(request, session) for session in await _sessions(request, client, everybody=admin)]
     return pages.render(request, "sessions.html", rows=rows, everybody=admin, tokens=tokens, made=None, files=_files(request))
 
 
@@ -72,7 +72,7 @@ async def add_token(request: web.Request) -> web.StreamResponse:
     client, accounts, login = await _logged_in(request)
     form = await request.post()
     made = await accounts.add_token(client.user or "", login.token, *_asked(form, client))
-    rows = [_row(request, session) for session in await _sessions(request, client, everybody=False)]
+    rows = [await _row(request, session) for session in await _sessions(request, client, everybody=False)]
     tokens = await accounts.tokens(client.user or "", login.token)
     return pages.render(request, "sessions.html", rows=rows, everybody=False, tokens=tokens, made=made, files=_files(request))
 
@@ -94,7 +94,7 @@ async def whoami(request: web.Request) -> web.Response:
 async def sessions(request: web.Request) -> web.Response:
     """``GET /api/user/sessions``: her sessions, with the address that opens each."""
     found = await _sessions(request, await person(request), everybody=False)
-    rows = [_row(request, session) | {"url": await _url(request, session) if session.ready else None} for session in found]
+    rows = [await _row(request, session) | {"url": await _url(request, session) if session.ready else None} for session in found]
     return web.json_response({"sessions": rows}, headers={"Cache-Control": "no-store"})
 
 
@@ -167,8 +167,9 @@ def _files(request: web.Request) -> bool:
     return ending is not None and ending.files is not None
 
 
-def _row(request: web.Request, session: Session) -> dict[str, Any]:
+async def _row(request: web.Request, session: Session) -> dict[str, Any]:
     base, mine = request.app[SITE].config.listen.base_url, request[CLIENT].owner == session.owner
+    ending = request.app[SITE].ending
     return {
         "name": session.name,
         "owner": session.owner,
@@ -176,6 +177,7 @@ def _row(request: web.Request, session: Session) -> dict[str, Any]:
         "ready": session.ready,
         "started": session.started,
         "last_activity": session.last_activity,
+        "maintenance": await ending.drained(session) if ending else None,
         "repo_url": session.repo_url,
         "project": session.project or None,
         "launch": base + session.request if session.request else None,

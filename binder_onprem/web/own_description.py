@@ -21,6 +21,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "started": NULLABLE_NUMBER,
             "last_activity": NULLABLE_NUMBER,
             "repo_url": TEXT,
+            "maintenance": {**NULLABLE_NUMBER, "description": "Unix seconds at which it ends at the latest, where its machine is maintained"},
             "project": {**NULLABLE_TEXT, "description": "Id of the project that is its home: its files stay"},
             "launch": {**NULLABLE_TEXT, "description": "Path that leads to the same again"},
             "url": {**NULLABLE_TEXT, "description": "Opens it, with its token"},

@@ -1,13 +1,16 @@
 #!/usr/bin/python
 """A node of Kubernetes, seen from the controller: wait until it is Ready, cordon, drain, uncordon or delete it.
 
-Draining lets sessions end by themselves for `patience` seconds; what then still runs is evicted. Pods of DaemonSets and static ones stay. A node that
-is not Ready is cordoned only: nobody there would end anything, however long one waits.
+Draining lets sessions end by themselves for `patience` seconds; what then still runs is evicted. When that is stands on their pods, where the Binder,
+which may not read nodes, finds it and tells their people. Pods of DaemonSets and static ones stay. A node that is not Ready is cordoned only: nobody
+there would end anything, however long one waits.
 """
 
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 DRAINED = "io.binder-onprem/drained"
 """Annotation of a node that a drain of ours has cordoned: one that somebody else has cordoned stays so."""
+UNTIL = "io.binder-onprem/drain-until"
+"""Annotation of a session's pod: when a drain ends it at the latest, RFC 3339."""
 GONE = 404
 BUDGET = 429
 """A disruption budget says: not now."""
@@ -51,6 +56,24 @@ class Nodes:
         found = self.core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={name}", _request_timeout=10).items
         return [pod for pod in found if pod.status.phase not in ("Succeeded", "Failed") and not stays(pod)]
 
+    def clock(self, name: str) -> float:
+        """Unix seconds by the API server's clock, to the second: that of a controller may be anything."""
+        _, _, headers = self.core.read_node_with_http_info(name, _request_timeout=10)
+        return parsedate_to_datetime(headers["Date"]).timestamp()
+
+    def tell(self, pods: list[Any], until: str | None) -> bool:
+        """Write on sessions' pods when they end at the latest, None: it is called off; whether that was news to any."""
+        news = [pod for pod in pods if session(pod) and (pod.metadata.annotations or {}).get(UNTIL) != until]
+        for pod in news:
+            try:
+                self.core.patch_namespaced_pod(
+                    pod.metadata.name, pod.metadata.namespace, {"metadata": {"annotations": {UNTIL: until}}}, _request_timeout=10
+                )
+            except self.client.ApiException as error:
+                if error.status != GONE:
+                    raise
+        return bool(news)
+
     def evict(self, pod: Any) -> None:
         """Ask for its end; a budget's no is asked again later."""
         meta = self.client.V1ObjectMeta(name=pod.metadata.name, namespace=pod.metadata.namespace)
@@ -83,6 +106,11 @@ def stays(pod: Any) -> bool:
 def session(pod: Any) -> bool:
     """Whether somebody works in it."""
     return (pod.metadata.labels or {}).get("io.binder-onprem.kind") == "session"
+
+
+def rfc3339(seconds: float) -> str:
+    """Unix seconds as the annotation has them."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017 - the controller's Python may be older
 
 
 def theirs(node: Any) -> bool:
@@ -151,7 +179,9 @@ def drain(module: AnsibleModule, nodes: Nodes, name: str) -> None:
     if module.check_mode or not alive:
         module.exit_json(changed=due, evicted=[])
     patience = time.monotonic() + module.params["patience"]
-    while time.monotonic() < patience and any(session(pod) for pod in nodes.pods(name)):
+    until = rfc3339(nodes.clock(name) + module.params["patience"])
+    while time.monotonic() < patience and any(map(session, left := nodes.pods(name))):
+        nodes.tell(left, until)  # each time: one may have been on its way here before the node was cordoned
         time.sleep(2)
     evicted = {f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in nodes.pods(name)}
     end = time.monotonic() + module.params["seconds"]
@@ -160,6 +190,7 @@ def drain(module: AnsibleModule, nodes: Nodes, name: str) -> None:
             names = ", ".join(f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in left)
             if not node.spec.unschedulable:
                 nodes.cordon(name, cordoned=False)
+            nodes.tell(left, None)
             module.fail_json(msg=f"{name} could not be drained, these pods do not end: {names}. Look at them, then run this again.")
         for pod in left:
             nodes.evict(pod)
@@ -168,11 +199,13 @@ def drain(module: AnsibleModule, nodes: Nodes, name: str) -> None:
 
 
 def uncordon(module: AnsibleModule, nodes: Nodes, name: str) -> None:
-    """Let pods run there again, unless somebody else has cordoned it."""
+    """Let pods run there again, unless somebody else has cordoned it; nobody's session ends there any more."""
     node = nodes.find(name)
     changed = node is not None and bool(node.spec.unschedulable) and not theirs(node)
     if changed and not module.check_mode:
         nodes.cordon(name, cordoned=False)
+    if node is not None and not module.check_mode:
+        changed |= nodes.tell(nodes.pods(name), None)
     module.exit_json(changed=changed)
 
 

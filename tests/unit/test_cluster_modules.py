@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,21 +59,30 @@ def test_an_account_of_a_cluster_that_is_away(admin: str, tmp_path: Path, capsys
 
 
 @contextmanager
-def api(node: dict[str, Any], asked: list[str]) -> Iterator[int]:
-    """An API server on loopback that knows one node, and takes whatever is done to it."""
+def api(node: dict[str, Any], asked: list[str], pods: dict[str, dict[str, Any]] | None = None) -> Iterator[int]:
+    """An API server on loopback that knows one node and its pods, and takes whatever is done to them."""
+    running = {} if pods is None else pods
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(f"{self.command} {self.path.partition('?')[0]}")
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            text = json.dumps(node).encode()
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+            place = self.path.partition("?")[0].split("/")
+            said: dict[str, Any] = {"kind": "PodList", "items": [*running.values()]} if place[-1] == "pods" else node
+            if self.command == "POST":
+                said = running.pop(place[-2])
+            elif self.command == "PATCH" and place[-2] == "pods":
+                said = running[place[-1]]
+                notes = said["metadata"]["annotations"] | body["metadata"]["annotations"]
+                said["metadata"]["annotations"] = {name: value for name, value in notes.items() if value is not None}
+            text = json.dumps(said).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
 
-        do_PATCH = do_GET  # noqa: N815 - the name that the server looks for
+        do_PATCH = do_POST = do_GET  # noqa: N815 - the names that the server looks for
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -104,6 +115,46 @@ def test_what_somebody_else_has_cordoned_stays_so(tmp_path: Path, capsys: pytest
         told = answer(node, capsys, kubeconfig=written(tmp_path / "kubeconfig", port), name="node1", state="uncordoned")
     assert told["changed"] is ours
     assert ("PATCH /api/v1/nodes/node1" in asked) is ours
+
+
+def pod(name: str, kind: str, until: str | None = None) -> dict[str, Any]:
+    annotations = {node.UNTIL: until} if until else {}
+    about = {"name": name, "namespace": "binder", "labels": {"io.binder-onprem.kind": kind}, "annotations": annotations}
+    return {"kind": "Pod", "metadata": about, "spec": {"containers": []}, "status": {"phase": "Running"}}
+
+
+def test_sessions_on_a_node_are_told_when_its_drain_ends_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = {"one": pod("one", "session"), "other": pod("other", "prepull")}
+    seen, clock = list[dict[str, Any]](), [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        seen.append({name: dict(one["metadata"]["annotations"]) for name, one in pods.items()})
+        if clock[0] == 2:
+            pods["late"] = pod("late", "session")  # it was on its way when the node was cordoned
+
+    monkeypatch.setattr(node, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    status, asked = {"conditions": [{"type": "Ready", "status": "True"}]}, list[str]()
+    before = datetime.now(UTC).timestamp()
+    with api({"kind": "Node", "metadata": {"name": "node1"}, "spec": {}, "status": status}, asked, pods) as port:
+        told = answer(node, capsys, kubeconfig=written(tmp_path / "kubeconfig", port), name="node1", state="drained", patience=600)
+    until = seen[0]["one"][node.UNTIL]
+    assert 599 <= datetime.fromisoformat(until).timestamp() - before <= 610, "by the API server's clock, which is this one"
+    assert (seen[0]["other"], seen[1]["late"]) == ({}, {node.UNTIL: until})
+    assert asked.count("PATCH /api/v1/namespaces/binder/pods/one") == 1
+    assert (clock[0] >= 600, told["evicted"], pods) == (True, ["binder/late", "binder/one", "binder/other"], {})
+
+
+def test_a_drain_that_is_called_off_is_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pods = {"one": pod("one", "session", "2026-01-01T00:00:00Z"), "two": pod("two", "session")}
+    about, asked = {"name": "node1", "annotations": {node.DRAINED: "true"}}, list[str]()
+    with api({"kind": "Node", "metadata": about, "spec": {"unschedulable": True}, "status": {}}, asked, pods) as port:
+        told = answer(node, capsys, kubeconfig=written(tmp_path / "kubeconfig", port), name="node1", state="uncordoned")
+    assert told["changed"]
+    assert pods["one"]["metadata"]["annotations"] == {}
+    assert "PATCH /api/v1/namespaces/binder/pods/two" not in asked
 
 
 @pytest.mark.parametrize(

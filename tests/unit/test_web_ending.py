@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from binder_onprem import config
+from binder_onprem.drains import Drains
 from binder_onprem.model import Session
 from binder_onprem.reaper import Reaper
 from binder_onprem.web.ending import Ending
@@ -35,7 +36,12 @@ class House:
         self.data, self.breaks = b"archive", False
         limits = config.Session(idle=900, age=3600)
         self.reaper = Reaper(self, self, limits, wall=lambda: 1000.0 + self.now, now=lambda: self.now)  # type: ignore[arg-type]
-        self.ending = Ending(self.reaper, self, self, self.current)  # type: ignore[arg-type]
+        self.until: float | None = None
+        machines = Drains(self, wall=lambda: 1000.0 + self.now, now=lambda: self.now)
+        self.ending = Ending(self.reaper, self, self, self.current, machines)  # type: ignore[arg-type]
+
+    async def drains(self) -> dict[str, float | None]:
+        return {NAME[-16:]: self.until}
 
     async def sessions(self) -> list[Session]:
         self.listed += 1
@@ -87,6 +93,27 @@ async def test_when_and_why_and_keeping_it(tmp_path: Path) -> None:
         assert (await ask(url, headers=OWN))[1]["reason"] == "age"
         house.session = replace(house.session, ready=False)
         assert (await ask(url, headers=OWN))[1]["seconds"] is None
+
+
+async def test_whose_machine_is_maintained_is_told_when_that_ends_it(tmp_path: Path) -> None:
+    house = House()
+    async with stand(tmp_path, ending=house.ending) as at:
+        url = f"{at.url}api/session/{NAME}"
+
+        async def said() -> tuple[Any, ...]:
+            house.now += 10.0
+            body = (await ask(url, headers=OWN))[1]
+            return body["reason"], body["seconds"], body["maintenance"]
+
+        assert await said() == ("idle", 890, None)
+        house.until = 2000.0
+        assert await said() == ("idle", 880, 2000.0), "it may end earlier by itself, and is told of both"
+        house.until = 1100.0
+        assert await said() == ("maintenance", 70, 1100.0)
+        house.now = 200.0
+        assert await said() == ("maintenance", 0, 1100.0)
+        house.until = None
+        assert await said() == ("idle", 680, None), "it was called off"
 
 
 @pytest.mark.parametrize("tail", ["", "/files"])

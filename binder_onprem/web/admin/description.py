@@ -47,6 +47,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "commit": NULLABLE_TEXT,
             "cpu": {**NULLABLE_NUMBER, "description": "Processors in use now"},
             "memory": {**NULLABLE_INTEGER, "description": "Bytes in use now"},
+            "maintenance": {**NULLABLE_NUMBER, "description": "Unix seconds at which it ends at the latest, where its machine is maintained"},
             "written": {**NULLABLE_INTEGER, "description": "Bytes written to disk, as last counted"},
         }
     ),

@@ -43,7 +43,11 @@ async def rows(site: Site) -> list[dict[str, Any]]:
     launches = await desk.audit.launched([session.launch_id for session in found if session.launch_id]) if desk else {}
     written = desk.written() if desk else {}
     using = await _using(site)
-    described = [_row(one, launches.get(one.launch_id or ""), using.get(one.launch_id or ""), written.get(one.launch_id or "")) for one in found]
+    described = [
+        _row(one, launches.get(one.launch_id or ""), using.get(one.launch_id or ""), written.get(one.launch_id or ""))
+        | {"maintenance": await site.ending.drained(one) if site.ending else None}
+        for one in found
+    ]
     return sorted(described, key=lambda row: -(row["started"] or 0.0))
 
 

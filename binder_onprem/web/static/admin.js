@@ -201,7 +201,7 @@ const showSessions = table(
   [
     { label: t("Who"), text: (row) => row.owner ?? row.client ?? "" },
     { label: t("Repository"), text: (row) => row.link ?? row.name },
-    { label: t("Since"), text: (row) => (row.ready ? moment(row.started) : t("starting")) },
+    { label: t("Since"), text: (row) => (row.ready ? moment(row.started) : t("starting")) + (row.maintenance ? ` · ${t("maintenance of its machine at {time}", { time: moment(row.maintenance) })}` : "") },
     { label: t("Last activity"), text: (row) => (row.last_activity ? t("{time} ago", { time: lasting(now() - row.last_activity) }) : "") },
     { label: t("Processors"), text: (row) => (row.cpu === null ? "" : row.cpu.toFixed(2)), number: true },
     { label: t("Memory"), text: (row) => bytes(row.memory), number: true },

@@ -9,6 +9,9 @@
     en: {
       idle: (time) => `Nobody uses this session: it ends in ${time}.`,
       age: (time) => `This session reaches its time limit and ends in ${time}. Save your work.`,
+      maintenance: (time) =>
+        `The machine of this session is to be maintained: the session runs until ${time} at the latest. Save your work, and download what you want to keep.`,
+      drained: "This session was ended for the maintenance of its machine. Open its link again: it starts on another one.",
       ended: "This session has ended. The files you changed are kept for a while.",
       over: "This session has ended.",
       keep: "Keep working",
@@ -21,6 +24,9 @@
     fr: {
       idle: (time) => `Personne n’utilise cette session : elle se termine dans ${time}.`,
       age: (time) => `Cette session atteint sa durée limite et se termine dans ${time}. Enregistrez votre travail.`,
+      maintenance: (time) =>
+        `La machine de cette session va être mise en maintenance. Fin de la session au plus tard : ${time}. Enregistrez votre travail et téléchargez ce que vous voulez garder.`,
+      drained: "Cette session a été arrêtée pour la maintenance de sa machine. Rouvrez son lien : elle démarre sur une autre.",
       ended: "Cette session est terminée. Les fichiers que vous avez modifiés sont conservés quelque temps.",
       over: "Cette session est terminée.",
       keep: "Continuer à travailler",
@@ -60,6 +66,13 @@
 
   function text(left, t) {
     return left >= 90 ? t.minutes(Math.round(left / 60)) : t.seconds(Math.max(1, Math.round(left)));
+  }
+
+  // By the reader's clock and, where that is another one, with the day.
+  function clock(seconds) {
+    const then = new Date(1000 * seconds);
+    const day = then.toDateString() === new Date().toDateString() ? {} : { weekday: "long", day: "numeric", month: "long" };
+    return then.toLocaleString(words() === WORDS.fr ? "fr" : "en-GB", { ...day, hour: "2-digit", minute: "2-digit" });
   }
 
   class Notice {
@@ -143,6 +156,7 @@
   function watch(here) {
     let timer = 0;
     let known = false;
+    let drained = false;
     let unanswered = 0;
     const notice = new Notice(here, look);
 
@@ -162,7 +176,7 @@
     }
 
     function gone() {
-      if (known) notice.show("over", words().over, { keep: false, files: false });
+      if (known) notice.show("over", drained ? words().drained : words().over, { keep: false, files: false });
       return LONGEST;
     }
 
@@ -171,11 +185,19 @@
       known = true;
       if (state.ended) {
         // Without files it has ended by itself, and they are about to be kept.
-        notice.show(state.files ? "ended" : "over", state.files ? t.ended : t.over, { keep: false, files: state.files });
+        const over = drained ? t.drained : t.over;
+        notice.show(state.files ? "ended" : "over", state.files ? t.ended : over, { keep: false, files: state.files });
         return state.files ? LONGEST : 5;
       }
       const left = state.seconds;
-      if (typeof left !== "number" || left > state.warn) {
+      const due = typeof left === "number" && left <= state.warn;
+      drained = due && state.reason === "maintenance";
+      if (typeof state.maintenance === "number" && (!due || state.reason === "maintenance")) {
+        // At once, however long it is until then, as it takes time to bring work to an end; and again when it is about to end.
+        notice.show(`maintenance ${state.maintenance} ${due}`, t.maintenance(clock(state.maintenance)), { keep: false, files: state.files });
+        return due ? 15 : LONGEST;
+      }
+      if (!due) {
         notice.hide();
         return Math.min(LONGEST, Math.max(SHORTEST, typeof left === "number" ? left - state.warn : LONGEST));
       }
