@@ -17,6 +17,8 @@ from binder_onprem.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SSH: Final = "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
+"""Ansible's own, and an end of the waiting for a host whose power is gone: without it a play would stand still for hours."""
 KEPT: Final = 20
 """Logs of the last runs that stay."""
 
@@ -117,6 +119,7 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_FORKS": os.environ.get("ANSIBLE_FORKS", "10"),
         "ANSIBLE_PIPELINING": os.environ.get("ANSIBLE_PIPELINING", "1"),
+        "ANSIBLE_SSH_ARGS": os.environ.get("ANSIBLE_SSH_ARGS", SSH),
     }
 
 

@@ -5,6 +5,7 @@ An event is a dictionary as ansible-runner gives it to its handler; those of kin
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -17,6 +18,14 @@ COUNTED: Final = {"runner_on_ok": "ok", "runner_on_skipped": "skipped", "runner_
 FACTS: Final = {"preflight_findings": "findings", "status_rows": "status", "canary_rows": "canary"}
 """Facts of the playbooks that are answers, not means."""
 UNREACHABLE: Final = "Can you log in there by ssh, with the inventory's user and key? Is the host up, and its Python?"
+GONE: Final = "It answered until then: is it down, or cut off? Once it is up again, run the same command again; what is done stays done."
+FULL: Final = re.compile(
+    r"no space left on device|enough free space|disk quota exceeded|errno 28\b|failed to create temporary directory", re.IGNORECASE
+)
+ROOM: Final = (
+    "A disk of this host is full (or read-only). There: df -h; df -i; then du -xh DIRECTORY | sort -h | tail where 100 % stand. Make room, then run "
+    "the same command again; what is done stays done."
+)
 AGAIN: Final = "Correct that, then run the same command again; what is done stays done."
 
 
@@ -115,7 +124,7 @@ def _counted(story: Story, kind: str, data: Mapping[str, Any]) -> Story:
     story = replace(story, hosts={**story.hosts, name: host}, answers=_answers(story, name, result))
     if ignored or count not in ("failed", "unreachable"):
         return story
-    return replace(story, failures=(*story.failures, _failure(name, "unreachable" if count == "unreachable" else "failed", data)))
+    return replace(story, failures=(*story.failures, _failure(name, "unreachable" if count == "unreachable" else "failed", data, known=host.ok > 0)))
 
 
 def _answers(story: Story, host: str, result: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -124,9 +133,15 @@ def _answers(story: Story, host: str, result: Mapping[str, Any]) -> Mapping[str,
     return {**story.answers, **{kind: {**story.answers.get(kind, {}), host: value} for kind, value in told.items()}}
 
 
-def _failure(host: str, kind: Literal["failed", "unreachable"], data: Mapping[str, Any]) -> Failure:
+def _failure(host: str, kind: Literal["failed", "unreachable"], data: Mapping[str, Any], *, known: bool) -> Failure:
     message = redact(" ".join(_said(data.get("res") or {})) or "It said nothing; the log has more.")
-    return Failure(host, str(data.get("role") or ""), str(data.get("task", "")), message, UNREACHABLE if kind == "unreachable" else AGAIN, kind)
+    return Failure(host, str(data.get("role") or ""), str(data.get("task", "")), message, _fix(message, kind, known=known), kind)
+
+
+def _fix(message: str, kind: str, *, known: bool) -> str:
+    if FULL.search(message):
+        return ROOM
+    return AGAIN if kind == "failed" else GONE if known else UNREACHABLE
 
 
 def _said(result: Mapping[str, Any]) -> Iterator[str]:

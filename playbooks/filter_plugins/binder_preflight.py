@@ -37,8 +37,10 @@ def binder_findings(facts: Facts, wanted: Facts, cluster: dict[str, Facts] | Non
 
     Args:
         facts: What the module `binder_host` has found.
-        wanted: ``groups`` the host is in, ``ports`` ({port: unit that may have it}), ``paths`` ({path: bytes needed}), ``memory`` (bytes),
-            ``modules``, ``days`` (until a certificate's end is soon), ``heard`` (the controller's clock when the facts were there).
+        wanted: ``groups`` the host is in, ``ports`` ({port: unit that may have it}), ``port_sets`` (the same for each part by itself), ``loopback``
+            (ports of them that nobody outside the host is to reach), ``artifacts`` and ``artifacts_missing`` (k3s's release on the controller, and
+            what it lacks for this host's processor), ``paths`` ({path: bytes needed}), ``memory`` (bytes), ``modules``, ``days`` (until a
+            certificate's end is soon), ``heard`` (the controller's clock when the facts were there).
         cluster: Facts of all hosts by name, for what has to be different on each.
     """
     # Where one of the hosts is new, `site` has yet to make what it brings: the registry may be that host.
@@ -124,8 +126,32 @@ def _ports(facts: Facts, wanted: Facts) -> Iterator[Finding]:
     wrong = {port: by for port, by in facts["taken"].items() if not re.match(wanted["ports"].get(str(port), "$"), by)}
     for port, by in sorted(wrong.items()):
         yield finding("fail", "ports", f"{port} is taken by {by}", f"Stop {by}, or choose another port in the inventory.")
-    if not wrong:
+    twice = _twice(wanted["port_sets"])
+    for port, names in twice.items():
+        yield finding("fail", "ports", f"{port} is wanted by {' and by '.join(names)}", "Give one of them another port in the inventory.")
+    if not wrong and not twice:
         yield finding("ok", "ports", f"{len(wanted['ports'])} free or ours")
+
+
+def _twice(sets: list[dict[str, str]]) -> dict[str, list[str]]:
+    """Ports that more than one part wants: who."""
+    ports = sorted({port for one in sets for port in one}, key=int)
+    names = {port: sorted({one[port] for one in sets if port in one}) for port in ports}
+    return {port: who for port, who in names.items() if len(who) > 1}
+
+
+def _release(facts: Facts, wanted: Facts) -> Iterator[Finding]:
+    if not KUBERNETES & set(wanted["groups"]):
+        return
+    place, missing = wanted["artifacts"], wanted["artifacts_missing"]
+    if not place:
+        fix = "Name in the inventory the directory on the controller with the files of a release of k3s, as for an air gap."
+        yield finding("fail", "k3s release", "k3s_artifacts is not set", fix)
+    elif missing:
+        fix = f"Put these files of the release there; this host's processor is {facts['system']['arch']}."
+        yield finding("fail", "k3s release", f"{place} on the controller lacks {', '.join(missing)}", fix)
+    else:
+        yield finding("ok", "k3s release", f"in {place}")
 
 
 def _network(facts: Facts, wanted: Facts) -> Iterator[Finding]:
@@ -175,7 +201,7 @@ def _confinement(facts: Facts, wanted: Facts) -> Iterator[Finding]:
         if name == "nftables":
             yield finding("ok", "firewall", "nftables")
             continue
-        ports = ", ".join(sorted(wanted["ports"], key=int))
+        ports = ", ".join(sorted(set(wanted["ports"]) - set(wanted["loopback"]), key=int))
         yield finding(
             "warn", "firewall", f"{name} is active", f"Open to the other hosts: {ports}; for k3s 8472/udp, and its pod and service ranges as trusted."
         )
@@ -246,6 +272,7 @@ JUDGES: tuple[Callable[[Facts, Facts], Iterator[Finding]], ...] = (
     _cgroups,
     _modules,
     _ports,
+    _release,
     _network,
     _clock,
     _confinement,

@@ -23,6 +23,8 @@ UNTIL = "io.binder-onprem/drain-until"
 GONE = 404
 BUDGET = 429
 """A disruption budget says: not now."""
+STALE = 120
+"""Seconds after which the cluster itself has seen that a node says nothing any more: it waits 40 to 50 for that."""
 
 
 class Nodes:
@@ -118,9 +120,10 @@ def theirs(node: Any) -> bool:
     return bool(node.spec.unschedulable) and DRAINED not in (node.metadata.annotations or {})
 
 
-def ready(node: Any) -> bool:
-    """Whether the node says so."""
-    return node is not None and any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or [])
+def ready(node: Any, since: float = 0) -> bool:
+    """Whether the node says so, and has said it since a moment (Unix seconds): the API tells whole seconds."""
+    said = [one for one in (node.status.conditions or [] if node is not None else []) if one.type == "Ready" and one.status == "True"]
+    return any(not since or (one.last_heartbeat_time is not None and one.last_heartbeat_time.timestamp() >= int(since)) for one in said)
 
 
 def runs(kubelet: str, wanted: str) -> bool:
@@ -129,9 +132,10 @@ def runs(kubelet: str, wanted: str) -> bool:
 
 
 def wait_ready(module: AnsibleModule, nodes: Nodes, name: str) -> None:
-    """Until it is Ready, by a kubelet of the version where one is given."""
+    """Until it is Ready, by a kubelet of the version where one is given, and by what it has said since its process began (`since`)."""
+    begun = module.params["since"]
     end = time.monotonic() + module.params["seconds"]
-    why = "it has not joined"
+    why, node = "it has not joined", None
     while True:
         # The API itself may be restarting: that is not an answer.
         try:
@@ -140,12 +144,17 @@ def wait_ready(module: AnsibleModule, nodes: Nodes, name: str) -> None:
             why = str(error).splitlines()[0][:300]
         else:
             other = node is not None and not runs(node.status.node_info.kubelet_version, module.params["version"])
-            if ready(node) and not other:
+            fresh = ready(node, begun if time.time() < begun + STALE else 0)
+            if fresh and not other:
                 module.exit_json(changed=False, version=node.status.node_info.kubelet_version, pod_cidr=node.spec.pod_cidr or "")
             if node is not None:
                 why = next((one.message for one in node.status.conditions or [] if one.type == "Ready"), "it says nothing")
+                why = "its kubelet has said nothing since it was started" if ready(node) else why
             if other:
                 why = f"its kubelet is {node.status.node_info.kubelet_version} and not {module.params['version']}"
+        if module.check_mode:
+            # What a site that was cut off has not come to is what a run would do, and nothing to wait for.
+            module.exit_json(changed=False, version="", pod_cidr=(node.spec.pod_cidr or "") if node is not None else "", why=why)
         if time.monotonic() > end:
             break
         time.sleep(1)
@@ -226,6 +235,7 @@ def main() -> None:
         "seconds": {"type": "int", "default": 300},
         "patience": {"type": "int", "default": 0},
         "version": {"type": "str", "default": ""},
+        "since": {"type": "float", "default": 0},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     if not Path(module.params["kubeconfig"]).exists():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -16,13 +17,32 @@ RECORD = Path("/var/lib/binder-deploy/packages.json")
 UNITS = Path("/etc/systemd/system")
 BUNDLE = RECORD.parent / "bundle"
 """Where the role bundle puts packages and the one source that then counts."""
+JOURNAL = Path("/var/lib/dpkg/updates")
+"""Has files where dpkg was cut off."""
+LOCK = Path("/var/lib/dpkg/lock-frontend")
+"""Held by whoever is at work with dpkg, such as the host's own upgrades after a boot."""
 APT = ("apt-get", "-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=600")
+
+
+def states() -> dict[str, str]:
+    """Every package that dpkg knows, in the two letters of what is wanted and what is."""
+    done = subprocess.run(("dpkg-query", "-W", "-f", "${db:Status-Abbrev}\t${Package}\n"), capture_output=True, text=True, check=True)
+    return {name: state for state, _, name in (line.partition("\t") for line in done.stdout.splitlines())}
 
 
 def installed() -> set[str]:
     """Names of the packages that are here."""
-    done = subprocess.run(("dpkg-query", "-W", "-f", "${db:Status-Abbrev}\t${Package}\n"), capture_output=True, text=True, check=True)
-    return {name for state, _, name in (line.partition("\t") for line in done.stdout.splitlines()) if state.startswith("ii")}
+    return {name for name, state in states().items() if state.startswith("ii")}
+
+
+def interrupted() -> bool:
+    """Whether a run of dpkg was cut off, by its journal or by packages that are half there; one that goes on is none."""
+    with LOCK.open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return any(JOURNAL.glob("[0-9]*")) or any(state[1:2] in ("H", "U", "F") for state in states().values())
 
 
 def essential() -> set[str]:
@@ -39,14 +59,23 @@ def users() -> set[str]:
 
 def recorded() -> dict[str, list[str]]:
     """What this module has brought so far: packages, masked units, users and paths that packages have made and do not purge."""
-    empty: dict[str, list[str]] = {"packages": [], "masked": [], "users": [], "paths": []}
+    empty: dict[str, list[str]] = {"packages": [], "masked": [], "users": [], "paths": [], "accounts": []}
     return {**empty, **(json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {})}
 
 
 def record(**more: set[str]) -> None:
-    """Add to the record; a power cut leaves the old or the new one."""
+    """Add to the record."""
     known = recorded()
-    known |= {kind: sorted({*known[kind], *names}) for kind, names in more.items()}
+    written(known | {kind: sorted({*known[kind], *names}) for kind, names in more.items()})
+
+
+def forget(kind: str) -> None:
+    """Take a kind out of the record."""
+    written(recorded() | {kind: []})
+
+
+def written(known: dict[str, list[str]]) -> None:
+    """Write the record; a power cut leaves the old or the new one."""
     RECORD.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     new = RECORD.with_suffix(".new")
     with new.open("w", encoding="utf-8") as file:
@@ -73,12 +102,29 @@ def apt() -> tuple[str, ...]:
     return (*APT, *(word for name, value in own.items() for word in ("-o", f"{name}={value}")))
 
 
+def environment() -> dict[str, str]:
+    """Of programs that ask nobody."""
+    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+
+
 def run(module: AnsibleModule, *command: str) -> None:
     """Run a program of apt; what it said is the failure's message."""
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment())
     if done.returncode:
         module.fail_json(msg=f"{' '.join(command[:2])} failed: {(done.stderr or done.stdout).strip()[-2000:]}", command=list(command))
+
+
+def heal(module: AnsibleModule) -> None:
+    """Finish what a run that was cut off has left half done."""
+    done = subprocess.run(("dpkg", "--configure", "-a"), capture_output=True, check=False, stdin=subprocess.DEVNULL, env=environment())
+    if done.returncode == 0 and not interrupted():
+        return
+    # One that was cut off before what it needs was unpacked cannot be configured: apt brings the rest, by lists that may have been cut off, too.
+    run(module, *apt(), "update")
+    run(module, *apt(), "--fix-broken", "install")
+    # One that is half unpacked is put there anew.
+    if half := sorted(name for name, state in states().items() if state[1:2] == "H"):
+        run(module, *apt(), "--reinstall", "install", *half)
 
 
 def planned(names: list[str]) -> set[str]:
@@ -91,16 +137,30 @@ def install(module: AnsibleModule, names: list[str], masked: list[str], unpurged
     """Install what is missing."""
     before = installed()
     missing = sorted(set(names) - before)
-    if not missing or module.check_mode:
-        module.exit_json(changed=bool(missing), missing=missing)
+    broken = interrupted()
+    if module.check_mode or not (missing or broken):
+        module.exit_json(changed=bool(missing) or broken, missing=missing)
     for unit in masked:
         # The package's own service must not start: ours is another one, with other settings.
         link = UNITS / unit
         if not link.is_symlink() and not link.exists():
             record(masked={unit})
             link.symlink_to("/dev/null")
-    # What an interrupted run has left half done comes first.
-    run(module, "dpkg", "--configure", "-a")
+    # Accounts that a run which was cut off has made are known by what was there before it.
+    known = users() if recorded()["accounts"] == [] else set(recorded()["accounts"])
+    record(accounts=known)
+    if broken:
+        heal(module)
+        missing = sorted(set(names) - installed())
+    if missing:
+        fetch(module, missing, before, unpurged)
+    record(users=users() - known)
+    forget("accounts")
+    module.exit_json(changed=True, missing=missing)
+
+
+def fetch(module: AnsibleModule, missing: list[str], before: set[str], unpurged: list[str]) -> None:
+    """Let apt install these, and record what comes with them."""
     # A bundle's lists are made of its files in no time, and another bundle may have come.
     plan = set() if (BUNDLE / "apt.list").exists() else planned(missing)
     if not plan:
@@ -108,10 +168,7 @@ def install(module: AnsibleModule, names: list[str], masked: list[str], unpurged
         plan = planned(missing)
     # Written before: what a power cut interrupts is known to be ours all the same.
     record(packages=plan - before, paths={path for path in unpurged if not Path(path).exists()})
-    known = users()
     run(module, *apt(), "install", *missing)
-    record(users=users() - known)
-    module.exit_json(changed=True, missing=missing)
 
 
 def removed_with(names: list[str]) -> set[str]:
@@ -135,13 +192,17 @@ def remove(module: AnsibleModule) -> None:
     if not RECORD.exists():
         module.exit_json(changed=False, removed=[])
     known = recorded()
-    names = sorted(set(known["packages"]) & installed() - essential())
+    # Those, too, that a run which was cut off has left half installed.
+    here = {name for name, state in states().items() if state[1:2] not in ("n", "c")}
+    names = sorted(set(known["packages"]) & here - essential())
     others = sorted(removed_with(names) - set(names)) if names else []
     if others:
         module.fail_json(
             msg=f"These packages have come later and need what is to go: {', '.join(others)}. Remove them, or delete {RECORD} to keep all."
         )
     if not module.check_mode:
+        if interrupted():
+            heal(module)
         if names:
             run(module, *APT, "purge", *names)
         for user in sorted(set(known["users"]) & users()):

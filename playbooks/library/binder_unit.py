@@ -37,10 +37,15 @@ def facts(module: AnsibleModule, name: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+def wall(started: str) -> float:
+    """A time of the monotonic clock, in microseconds, as Unix seconds of this host's clock now."""
+    return time.time() - (time.clock_gettime(time.CLOCK_MONOTONIC) - int(started or 0) / 1e6)
+
+
 def younger(files: list[Path], started: str) -> list[str]:
     """The files that have changed since a process began; `started` in microseconds of the monotonic clock."""
-    begun = time.time() - (time.clock_gettime(time.CLOCK_MONOTONIC) - int(started or 0) / 1e6)
-    return [str(file) for file in files if file.exists() and file.stat().st_ctime > begun]
+    since = wall(started)
+    return [str(file) for file in files if file.exists() and file.stat().st_ctime > since]
 
 
 def youngest(pid: str) -> str:
@@ -110,7 +115,7 @@ def main() -> None:
         actions, reason = [*actions, "reload"], fresh
     if not module.check_mode:
         act(module, name, actions)
-    module.exit_json(changed=bool(actions), actions=actions, reason=reason)
+    module.exit_json(changed=bool(actions), actions=actions, reason=reason, started=wall(known.get("ExecMainStartTimestampMonotonic", "")))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+FIELDS = "architecture bootID containerRuntimeVersion kernelVersion kubeProxyVersion kubeletVersion machineID operatingSystem osImage systemUUID"
+INFO = dict.fromkeys(FIELDS.split(), "v1.34.3")
 node, kubeconfig = (plugin(f"library/binder_{name}.py") for name in ("node", "kubeconfig"))
 
 
@@ -155,6 +158,31 @@ def test_a_drain_that_is_called_off_is_taken_back(tmp_path: Path, capsys: pytest
     assert told["changed"]
     assert pods["one"]["metadata"]["annotations"] == {}
     assert "PATCH /api/v1/namespaces/binder/pods/two" not in asked
+
+
+def waited(tmp_path: Path, capsys: pytest.CaptureFixture[str], heartbeat: float, begun: float, **more: Any) -> dict[str, Any]:
+    """What is answered for a node that said Ready at a moment, and whose process began at another."""
+    said = datetime.fromtimestamp(heartbeat, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    conditions = [{"type": "Ready", "status": "True", "lastHeartbeatTime": said}]
+    status = {"conditions": conditions, "nodeInfo": INFO}
+    with api({"kind": "Node", "metadata": {"name": "node1"}, "spec": {"podCIDR": "10.42.0.0/24"}, "status": status}, []) as port:
+        config = written(tmp_path / "kubeconfig", port)
+        return answer(node, capsys, kubeconfig=config, name="node1", state="ready", seconds=0, since=begun, **more)
+
+
+@pytest.mark.parametrize(("heartbeat", "begun", "good"), [(-30, -10, False), (-5, -10, True), (-400, -200, True), (-30, None, True)])
+def test_what_a_node_said_before_its_process_began_counts_for_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], heartbeat: float, begun: float | None, *, good: bool
+) -> None:
+    now = time.time()
+    told = waited(tmp_path, capsys, now + heartbeat, 0 if begun is None else now + begun)
+    assert told.get("failed", False) is not good
+    assert good or "has said nothing since it was started" in told["msg"]
+
+
+def test_a_look_ahead_waits_for_no_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = waited(tmp_path, capsys, time.time() - 30, time.time(), _ansible_check_mode=True)
+    assert (told.get("failed", False), told["changed"], told["pod_cidr"]) == (False, False, "10.42.0.0/24")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,18 @@ def test_a_host_that_does_not_answer_is_another_thing() -> None:
     assert "ssh" in failure.fix
 
 
+def test_a_host_that_has_gone_on_the_way_is_asked_for_differently() -> None:
+    (failure,) = told(*BEGIN, event("runner_on_ok", host="one", res={}), event("runner_on_unreachable", host="one", res={"msg": "closed"})).failures
+    assert failure.fix.startswith("It answered until then")
+
+
+@pytest.mark.parametrize("kind", ["runner_on_failed", "runner_on_unreachable"])
+@pytest.mark.parametrize("said", ["[Errno 28] No space left on device: '/etc/x'", "Failed to create temporary directory. In some cases"])
+def test_a_full_disk_is_called_one(kind: str, said: str) -> None:
+    (failure,) = told(*BEGIN, event(kind, host="one", task="Settings", res={"msg": said})).failures
+    assert "df -h" in failure.fix
+
+
 def test_of_a_loop_the_items_that_failed_are_told() -> None:
     items = [{"_ansible_item_label": "push", "failed": True, "msg": "died"}, {"_ansible_item_label": "pull", "failed": False, "msg": "fine"}]
     (failure,) = told(*BEGIN, event("runner_on_failed", host="one", task="Units", res={"msg": "One or more items failed", "results": items})).failures

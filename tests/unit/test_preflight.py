@@ -29,14 +29,15 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 WANTED: dict[str, Any] = {
     "groups": ["k3s_server", "builder"], "ports": {"6443": "k3s", "5000": "binder-registry"}, "paths": {"/var/lib/x": 50 * GIB},
+    "port_sets": [{"6443": "k3s"}, {"5000": "binder-registry"}], "loopback": ["5000"], "artifacts": "/srv/k3s", "artifacts_missing": [],
     "memory": 4 * GIB, "modules": ["overlay"], "days": 30, "heard": 1010.0,
 }  # fmt: skip
 
 
-def judged(change: Callable[[dict[str, Any]], object] = lambda _: None, cluster: dict[str, Any] | None = None) -> list[dict[str, str]]:
+def judged(change: Callable[[dict[str, Any]], object] = lambda _: None, cluster: dict[str, Any] | None = None, **wanted: Any) -> list[dict[str, str]]:
     facts = copy.deepcopy(GOOD)
     change(facts)
-    return list(rules.binder_findings(facts, WANTED, cluster))
+    return list(rules.binder_findings(facts, {**WANTED, **wanted}, cluster))
 
 
 def test_nothing_stands_against_a_good_host() -> None:
@@ -82,6 +83,24 @@ def test_what_is_broken_is_named_with_its_fix(level: str, subject: str, fix: str
     found = [one for one in judged(change) if one["level"] == level and one["subject"] == subject]
     assert len(found) == 1
     assert fix in found[0]["fix"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "text", "wanted"),
+    [
+        ("ports", "443 is wanted by binder-front and by binder-registry", {"port_sets": [{"443": "binder-registry"}, {"443": "binder-front"}]}),
+        ("k3s release", "k3s_artifacts is not set", {"artifacts": ""}),
+        ("k3s release", "/srv/k3s on the controller lacks k3s-arm64", {"artifacts_missing": ["k3s-arm64"]}),
+    ],
+)
+def test_an_inventory_that_cannot_work_is_named(subject: str, text: str, wanted: dict[str, Any]) -> None:
+    (found,) = [one for one in judged(**wanted) if one["level"] == "fail"]
+    assert (found["subject"], found["text"], bool(found["fix"])) == (subject, text, True)
+
+
+def test_nobody_is_told_to_open_what_is_on_loopback() -> None:
+    (found,) = [one for one in judged(lambda facts: facts["confinement"].update(firewall=["ufw"])) if one["subject"] == "firewall"]
+    assert found["fix"].startswith("Open to the other hosts: 6443;")
 
 
 def test_before_the_first_site_a_registry_need_not_answer() -> None:
