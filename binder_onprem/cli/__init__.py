@@ -25,6 +25,7 @@ from binder_onprem.cli import launch as cli_launch
 from binder_onprem.cli import projects as cli_projects
 from binder_onprem.cli import records as cli_records
 from binder_onprem.cli import rulings as cli_rulings
+from binder_onprem.cli import support as cli_support
 from binder_onprem.cli.options import Site
 from binder_onprem.errors import BinderError
 
@@ -80,6 +81,7 @@ COMMANDS = (
     *cli_rulings.COMMANDS,
     cli_events.events,
     cli_deploy.deploy,
+    cli_support.support,
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 COUNTED: Final = {"runner_on_ok": "ok", "runner_on_skipped": "skipped", "runner_on_failed": "failed", "runner_on_unreachable": "unreachable"}
-FACTS: Final = {"preflight_findings": "findings", "status_rows": "status", "canary_rows": "canary"}
+FACTS: Final = {"preflight_findings": "findings", "status_rows": "status", "canary_rows": "canary", "support_rows": "support"}
 """Facts of the playbooks that are answers, not means."""
 UNREACHABLE: Final = "Can you log in there by ssh, with the inventory's user and key? Is the host up, and its Python?"
 GONE: Final = "It answered until then: is it down, or cut off? Once it is up again, run the same command again; what is done stays done."

@@ -30,6 +30,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "site": Verb("bring the hosts to what the inventory says; run again: changes nothing"),
     "bundle": Verb("collect, on this machine, what site needs where no host reaches the Internet"),
     "status": Verb("one screen: what runs on each host and how it does, what to do where it does not"),
+    "support": Verb("one archive for a bug report, beside the inventory: versions, states, journals, settings, without secrets"),
     "canary": Verb("launch through the public port, let a kernel calculate, end it: whether all of it works"),
     "upgrade": Verb("another version of k3s, node by node: snapshot first, sessions may end, on failure it stops"),
     "add": Verb("a host that is new in the inventory joins: preflight, then site, for --limit alone"),
