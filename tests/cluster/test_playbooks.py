@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -197,6 +198,37 @@ def test_no_other_account_reads_a_secret_nor_does_a_log_or_a_list_of_processes(s
         found = site.hosts.run(name, "grep -rlIs -F -f - /etc /opt /usr/local /var/lib /var/log /run /tmp; true", user="eyes", given=lines)
         assert found.stdout == "", name
         assert site.hosts.run(name, processes, given=lines).stdout.strip() == "0", name
+
+
+def test_a_bug_report_has_every_host_and_no_secret(site: Site) -> None:
+    _, token, _ = launched(site)
+    site.hosts.run(
+        "head", f"logger --tag=x; systemd-run --quiet --wait --unit=binder-noise echo 'GET /user/alice/lab?token={token} password: hunter2'"
+    )
+    code, told = site.deploy("support")
+    assert code == 0, told["failures"]
+    assert {name: levels(rows, "ok").keys() for name, rows in told["support"].items()} == {name: {"support"} for name in NAMES}
+    (path,) = (site.folder / "support").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as tar:
+        found = {entry.name.partition("/")[2]: (tar.extractfile(entry) or sys.exit()).read().decode() for entry in tar}
+    assert {f"{name}/{inner}" for name in NAMES for inner in ("versions.txt", "machine.txt", "units.txt", "status.json")} <= set(found)
+    assert {
+        "reg/journal/binder-registry-push.service.log",
+        "reg/settings/etc/binder-registry/push.yml",
+        "work1/journal/k3s-agent.service.log",
+    } <= set(found)
+    assert {"head/cluster.txt", "head/events.txt", "head/podman.txt", "head/settings/var/lib/binder-onprem/config.yaml"} <= set(found)
+    assert json.loads(found["head/binder-status.json"])["up"]
+    assert "findings" in json.loads(found["head/binder-check.json"])
+    noise = found["head/journal/binder-noise.service.log"]
+    assert "token=[removed]" in noise
+    text = "\n".join(found.values())
+    planted = {file.name: file.read_text().strip() for file in site.secrets.iterdir() if file.suffix == "" and file.stat().st_size < 200}
+    own = site.hosts.run("head", "cat /var/lib/binder-onprem/secrets/* | sed 's/.*[:=]//'").stdout.split()
+    assert len(planted) >= 4
+    assert len(own) >= 6
+    assert [value for value in (*planted.values(), *own, token, "hunter2", "alice", "PRIVATE KEY") if value in text] == []
 
 
 def nodes(site: Site) -> dict[str, tuple[str, bool]]:
