@@ -41,38 +41,72 @@ _ASSIGNED: Final = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ENCODED: Final = r"%(?:25){0,4}"
+_TELLING: Final = (
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "key",
+    "signature",
+    "hmac",
+    "srf",
+    "sessionid",
+    "session_id",
+    "session-id",
+    "session.id",
+    "last-event",
+)
 _PATTERNS: Final = (
-    re.compile(
-        rf"(?P<name>\b(?:(?:proxy-)?authorization|(?:set-)?cookie){_QUOTE}?[ \t]{{0,8}}[:=][ \t]{{0,8}}+)(?!\[removed\])(?:{_QUOTED}|.+)",
-        re.IGNORECASE,
+    (
+        ("authorization", "cookie"),
+        re.compile(
+            rf"(?P<name>\b(?:(?:proxy-)?authorization|(?:set-)?cookie){_QUOTE}?[ \t]{{0,8}}[:=][ \t]{{0,8}}+)(?!\[removed\])(?:{_QUOTED}|.+)",
+            re.IGNORECASE,
+        ),
     ),
-    re.compile(rf"(?P<name>\bauth{_QUOTE}?[ \t]{{0,8}}[:=][ \t]{{0,8}}){_QUOTED}", re.IGNORECASE),
+    (("auth",), re.compile(rf"(?P<name>\bauth{_QUOTE}?[ \t]{{0,8}}[:=][ \t]{{0,8}}){_QUOTED}", re.IGNORECASE)),
     # An account in a URL: where it has a password up to the last at sign, as passwords may have more of them.
-    re.compile(r"(?P<name>:/{2,3})(?:[^\s/\"'<>@:]{0,200}:(?!\d{1,5}[/\s])[^\s\"'<>]{1,500}|(?<!ssh://)[^\s/\"'<>@:]{1,500})(?=@)", re.IGNORECASE),
-    re.compile(rf"(?P<name>{_ENCODED}3a(?:{_ENCODED}2f){{2}})(?:(?!{_ENCODED}(?:2f|40)|[\s/@]).){{1,500}}(?={_ENCODED}40|@)", re.IGNORECASE),
-    re.compile(r"(?P<name>(?<![\w./@+-])[\w.+-]{1,64}:)(?!//)[^\s:@/\"']{3,200}(?=@[\w-])"),
-    re.compile(rf"(?P<name>(?:{_WORDS}|code|key|state|ticket){_ENCODED}3d)(?:(?!{_ENCODED}(?:26|23))[^\s\"'&])+", re.IGNORECASE),
-    re.compile(r"(?P<name>[?&](?:code|state|sig|key|ticket|nonce|session_state|assertion|samlresponse)=)[^&\s\"']+", re.IGNORECASE),
-    _ASSIGNED,
-    re.compile(rf"(?P<name>--?[\w-]{{0,40}}{_WORDS}{_QUOTE}?(?:[ \t]{{1,4}}|,[ \t]?){_QUOTE}?)(?!-|\[removed\])[^\s\"',\]]+", re.IGNORECASE),
-    re.compile(
-        r"(?P<name>\b(?:password|passwd|passphrase|secret|token)[ \t]{1,4}(?:(?:is|was|of|for|with)[ \t]{1,4})?[\"'`(]?)"
-        r"(?=[^\s\"'`]{0,200}\d)[^\s\"'`]{6,}",
-        re.IGNORECASE,
+    (
+        ("@",),
+        re.compile(
+            r"(?P<name>:/{2,3})(?:[^\s/\"'<>@:]{0,200}:(?!\d{1,5}[/\s])[^\s\"'<>]{1,500}|(?<!ssh://)[^\s/\"'<>@:]{1,500})(?=@)", re.IGNORECASE
+        ),
     ),
-    re.compile(r"(?P<name>\b(?:basic|bearer|negotiate)[ \t]{1,4})[\w+/=.~-]{8,}", re.IGNORECASE),
-    re.compile(r"(?P<name>)\beyJ[\w-]{6,}\.[\w-]{4,}(?:\.[\w-]*)?"),
-    re.compile(r"(?P<name>)\b(?:gh[a-z]_|github_pat_|gl[a-z]{2,8}-|xox[a-z]-|npm_|pypi-|hf_|sk-)[\w-]{16,}"),
-    re.compile(r"(?P<name>)\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-    re.compile(r"(?P<name>)\bAGE-SECRET-KEY-1[0-9A-Z]+", re.IGNORECASE),
-    re.compile(r"(?P<name>)\bK10[0-9a-f]{32,}::[^\s\"']+"),
-    re.compile(r"(?P<name>)\$(?:2[abxy]?|[156y]|argon2\w{1,2}|scrypt)\$[\w./$+=,-]{8,}"),
+    (
+        ("3a%",),
+        re.compile(rf"(?P<name>{_ENCODED}3a(?:{_ENCODED}2f){{2}})(?:(?!{_ENCODED}(?:2f|40)|[\s/@]).){{1,500}}(?={_ENCODED}40|@)", re.IGNORECASE),
+    ),
+    (("@",), re.compile(r"(?P<name>(?<![\w./@+-])[\w.+-]{1,64}:)(?!//)[^\s:@/\"']{3,200}(?=@[\w-])")),
+    (("3d",), re.compile(rf"(?P<name>(?:{_WORDS}|code|key|state|ticket){_ENCODED}3d)(?:(?!{_ENCODED}(?:26|23))[^\s\"'&])+", re.IGNORECASE)),
+    (
+        ("?", "&"),
+        re.compile(r"(?P<name>[?&](?:code|state|sig|key|ticket|nonce|session_state|assertion|samlresponse)=)[^&\s\"']+", re.IGNORECASE),
+    ),
+    (_TELLING, _ASSIGNED),
+    (
+        _TELLING,
+        re.compile(rf"(?P<name>--?[\w-]{{0,40}}{_WORDS}{_QUOTE}?(?:[ \t]{{1,4}}|,[ \t]?){_QUOTE}?)(?!-|\[removed\])[^\s\"',\]]+", re.IGNORECASE),
+    ),
+    (
+        ("pass", "secret", "token"),
+        re.compile(
+            r"(?P<name>\b(?:password|passwd|passphrase|secret|token)[ \t]{1,4}(?:(?:is|was|of|for|with)[ \t]{1,4})?[\"'`(]?)"
+            r"(?=[^\s\"'`]{0,200}\d)[^\s\"'`]{6,}",
+            re.IGNORECASE,
+        ),
+    ),
+    (("basic", "bearer", "negotiate"), re.compile(r"(?P<name>\b(?:basic|bearer|negotiate)[ \t]{1,4})[\w+/=.~-]{8,}", re.IGNORECASE)),
+    (("eyj",), re.compile(r"(?P<name>)\beyJ[\w-]{6,}\.[\w-]{4,}(?:\.[\w-]*)?")),
+    (
+        ("gh", "gl", "xox", "npm_", "pypi-", "hf_", "sk-"),
+        re.compile(r"(?P<name>)\b(?:gh[a-z]_|github_pat_|gl[a-z]{2,8}-|xox[a-z]-|npm_|pypi-|hf_|sk-)[\w-]{16,}"),
+    ),
+    (("akia", "asia"), re.compile(r"(?P<name>)\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
+    (("age-secret",), re.compile(r"(?P<name>)\bAGE-SECRET-KEY-1[0-9A-Z]+", re.IGNORECASE)),
+    (("::",), re.compile(r"(?P<name>)\bK10[0-9a-f]{32,}::[^\s\"']+")),
+    (("$",), re.compile(r"(?P<name>)\$(?:2[abxy]?|[156y]|argon2\w{1,2}|scrypt)\$[\w./$+=,-]{8,}")),
 )
-_HINTS: Final = (
-    *("pass", "pwd", "secret", "token", "key", "signature", "hmac", "srf", "session", "last-event", "auth", "cookie", "basic", "bearer", "negotiate"),
-    *("@", "=", "%", "eyj", "gh", "gl", "xox", "npm_", "pypi-", "hf_", "sk-", "akia", "asia", "k10", "$"),
-)
-"""Of these each pattern has one in it, and most lines have none."""
+"""Each with what is in a line that it is worth looking for in."""
 _OPENED: Final = re.compile(_QUOTE)
 _BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
@@ -185,8 +219,8 @@ def _keyless(lines: list[str]) -> list[str]:
 def _line(line: str) -> str:
     line = f"{line[:LINE]} [cut]" if len(line) > LINE else line
     low = line.lower()
-    if any(hint in low for hint in _HINTS):
-        for pattern in _PATTERNS:
+    for hints, pattern in _PATTERNS:
+        if any(hint in low for hint in hints):
             line = pattern.sub(_gone, line)
     return line
 
