@@ -37,10 +37,10 @@ def binder_findings(facts: Facts, wanted: Facts, cluster: dict[str, Facts] | Non
 
     Args:
         facts: What the module `binder_host` has found.
-        wanted: ``groups`` the host is in, ``ports`` ({port: unit that may have it}), ``port_sets`` (the same for each part by itself), ``loopback``
-            (ports of them that nobody outside the host is to reach), ``artifacts`` and ``artifacts_missing`` (k3s's release on the controller, and
-            what it lacks for this host's processor), ``paths`` ({path: bytes needed}), ``memory`` (bytes), ``modules``, ``days`` (until a
-            certificate's end is soon), ``heard`` (the controller's clock when the facts were there).
+        wanted: ``groups`` the host is in, ``ports`` ({port: unit that may have it}), ``port_sets`` (the same for each part by itself), ``open``
+            (ports and whom they are for), ``firewall`` (whether `site` manages it), ``artifacts`` and ``artifacts_missing`` (k3s's release on the
+            controller, and what it lacks for this host's processor), ``paths`` ({path: bytes needed}), ``memory`` (bytes), ``modules``, ``days``
+            (until a certificate's end is soon), ``heard`` (the controller's clock when the facts were there).
         cluster: Facts of all hosts by name, for what has to be different on each.
     """
     # Where one of the hosts is new, `site` has yet to make what it brings: the registry may be that host.
@@ -195,16 +195,43 @@ def _clock(facts: Facts, wanted: Facts) -> Iterator[Finding]:
 def _confinement(facts: Facts, wanted: Facts) -> Iterator[Finding]:
     found = facts["confinement"]
     if found["selinux"] == "enforcing":
-        yield finding("ok", "SELinux", "enforcing, and stays so")
+        yield _selinux(found["policies"], set(wanted["groups"]))
     yield finding("ok", "AppArmor", "enabled" if found["apparmor"] else "absent")
-    for name in found["firewall"]:
-        if name == "nftables":
-            yield finding("ok", "firewall", "nftables")
-            continue
-        ports = ", ".join(sorted(set(wanted["ports"]) - set(wanted["loopback"]), key=int))
-        yield finding(
-            "warn", "firewall", f"{name} is active", f"Open to the other hosts: {ports}; for k3s 8472/udp, and its pod and service ranges as trusted."
-        )
+    yield from _firewall(found, wanted)
+
+
+def _selinux(policies: list[str], groups: set[str]) -> Finding:
+    """One that enforces stays so: what containers need of it has to be there."""
+    lacking = [f"{name}-selinux" for name in needed_policies(groups) if name not in policies]
+    if not lacking:
+        return finding("ok", "SELinux", "enforcing, and stays so")
+    fix = (
+        f"Install {' and '.join(lacking)}: the policies by which containers run under SELinux. Debian and Ubuntu have no such packages; where you"
+        " cannot have them take AppArmor, which is their own. Nothing here turns SELinux off."
+    )
+    return finding("fail", "SELinux", f"enforcing without the policy {', '.join(lacking)}", fix)
+
+
+def needed_policies(groups: set[str]) -> list[str]:
+    """Modules of SELinux's policy that a host of these groups needs."""
+    return [*(["container"] if groups & (KUBERNETES | BUILDERS) else []), *(["k3s"] if groups & KUBERNETES else [])]
+
+
+def _firewall(found: Facts, wanted: Facts) -> Iterator[Finding]:
+    ports = "; ".join(wanted["open"]) or "nothing"
+    active = next((name for name in found["firewall"] if name in ("firewalld", "ufw")), "")
+    if active and not wanted["firewall"]:
+        fix = f"site_firewall: true in the inventory, and site opens what is needed. By hand: {ports}; networks of pods trusted and passed on."
+        yield finding("warn", "firewall", f"{active} is active", fix)
+    elif active:
+        yield finding("ok", "firewall", f"{active} is active; site opens in it: {ports}")
+    elif found["dropping"]:
+        fix = f"Let through in them: {ports}; networks of pods trusted and passed on. Nothing here changes rules that are not its own."
+        yield finding("warn", "firewall", f"the host's own rules refuse by default: {', '.join(found['dropping'])}", fix)
+    elif wanted["firewall"]:
+        yield finding("ok", "firewall", f"none; site keeps strangers from its ports and leaves open: {ports}")
+    else:
+        yield finding("ok", "firewall", f"none on the host; one between hosts has to leave open: {ports}")
 
 
 def _podman(facts: Facts, wanted: Facts) -> Iterator[Finding]:

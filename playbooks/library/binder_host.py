@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -160,11 +161,27 @@ def clock() -> dict[str, Any]:
 def confinement() -> dict[str, Any]:
     """SELinux, AppArmor, firewalls."""
     enforce = read("/sys/fs/selinux/enforce").strip()
+    active = {unit for unit in ("firewalld", "ufw", "nftables") if said("systemctl", "is-active", unit) == "active"}
+    if "Status: active" not in (said("ufw", "status") or ""):
+        # Its unit is active where it has nothing to do, too.
+        active.discard("ufw")
     return {
         "selinux": {"1": "enforcing", "0": "permissive"}.get(enforce, "absent"),
+        "policies": [line.split()[0] for line in (said("semodule", "-l") or "").splitlines() if line.strip()] if enforce else [],
         "apparmor": read("/sys/module/apparmor/parameters/enabled").strip() == "Y",
-        "firewall": [unit for unit in ("firewalld", "ufw", "nftables") if said("systemctl", "is-active", unit) == "active"],
+        "firewall": sorted(active),
+        "dropping": dropping(),
     }
+
+
+def dropping() -> list[str]:
+    """Chains that refuse by default what comes to the host: rules that somebody has written."""
+    try:
+        listed = json.loads(said("nft", "--json", "list", "chains") or "{}").get("nftables", [])
+    except ValueError:
+        return []
+    chains = [entry["chain"] for entry in listed if "chain" in entry]
+    return [f"{one['family']} {one['table']} {one['name']}" for one in chains if one.get("hook") == "input" and one.get("policy") == "drop"]
 
 
 def podman() -> str:

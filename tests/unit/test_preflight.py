@@ -24,13 +24,13 @@ GOOD: dict[str, Any] = {
     "taken": {"6443": "k3s.service"},
     "network": {"default_interface": "eth0", "mtu": 1500, "names": {"registry": ["10.0.0.1"]}},
     "clock": {"service": "chrony", "synchronised": True},
-    "confinement": {"selinux": "absent", "apparmor": True, "firewall": ["nftables"]},
+    "confinement": {"selinux": "absent", "policies": [], "apparmor": True, "firewall": ["nftables"], "dropping": []},
     "podman": "5.4.2", "registry": {"place": "registry:5443", "state": "trusted", "expires": 1000.0 + 90 * 86400}, "root": True, "ours": True,
 }  # fmt: skip
 WANTED: dict[str, Any] = {
     "groups": ["k3s_server", "builder"], "ports": {"6443": "k3s", "5000": "binder-registry"}, "paths": {"/var/lib/x": 50 * GIB},
-    "port_sets": [{"6443": "k3s"}, {"5000": "binder-registry"}], "loopback": ["5000"], "artifacts": "/srv/k3s", "artifacts_missing": [],
-    "memory": 4 * GIB, "modules": ["overlay"], "days": 30, "heard": 1010.0,
+    "port_sets": [{"6443": "k3s"}, {"5000": "binder-registry"}], "artifacts": "/srv/k3s", "artifacts_missing": [],
+    "memory": 4 * GIB, "modules": ["overlay"], "days": 30, "heard": 1010.0, "open": ["6443/tcp (API) to nodes"], "firewall": False,
 }  # fmt: skip
 
 
@@ -71,7 +71,10 @@ def test_nothing_stands_against_a_good_host() -> None:
         ("fail", "clock", "chrony", lambda facts: facts["system"].update(time=1100.0)),
         ("fail", "clock", "chrony", lambda facts: facts["system"].update(time=900.0)),
         ("warn", "clock", "timesyncd", lambda facts: facts.update(clock={"service": "", "synchronised": False})),
-        ("warn", "firewall", "6443", lambda facts: facts["confinement"].update(firewall=["ufw"])),
+        ("warn", "firewall", "site_firewall: true", lambda facts: facts["confinement"].update(firewall=["ufw"])),
+        ("warn", "firewall", "6443/tcp (API) to nodes", lambda facts: facts["confinement"].update(dropping=["inet filter input"])),
+        ("fail", "SELinux", "container-selinux and k3s-selinux", lambda facts: facts["confinement"].update(selinux="enforcing")),
+        ("fail", "SELinux", "Install k3s-selinux", lambda facts: facts["confinement"].update(selinux="enforcing", policies=["container"])),
         ("fail", "podman", "4.3", lambda facts: facts.update(podman="3.4.4")),
         ("warn", "podman", "Debian 13", lambda facts: facts.update(podman="4.3.1")),
         ("warn", "registry", "site", lambda facts: facts["registry"].update(expires=1000.0 + 5 * 86400)),
@@ -98,9 +101,15 @@ def test_an_inventory_that_cannot_work_is_named(subject: str, text: str, wanted:
     assert (found["subject"], found["text"], bool(found["fix"])) == (subject, text, True)
 
 
-def test_nobody_is_told_to_open_what_is_on_loopback() -> None:
-    (found,) = [one for one in judged(lambda facts: facts["confinement"].update(firewall=["ufw"])) if one["subject"] == "firewall"]
-    assert found["fix"].startswith("Open to the other hosts: 6443;")
+def test_a_firewall_that_site_manages_needs_nothing_done_by_hand() -> None:
+    for active in ([], ["ufw"], ["firewalld"]):
+        found = judged(lambda facts, active=active: facts["confinement"].update(firewall=active), firewall=True)
+        assert [one["level"] for one in found if one["subject"] == "firewall"] == ["ok"]
+
+
+def test_selinux_stays_enforcing_where_its_policies_are() -> None:
+    found = judged(lambda facts: facts["confinement"].update(selinux="enforcing", policies=["container", "k3s"]))
+    assert [(one["level"], one["text"]) for one in found if one["subject"] == "SELinux"] == [("ok", "enforcing, and stays so")]
 
 
 def test_before_the_first_site_a_registry_need_not_answer() -> None:
