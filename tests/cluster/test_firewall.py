@@ -32,7 +32,7 @@ PLAYBOOK: Final = Path(__file__).with_name("firewall.yml")
 BEGIN = {
     "nftables": "true",
     "ufw": "apt-get -qq update && apt-get -qq install --no-install-recommends ufw && ufw allow 22/tcp && ufw --force enable",
-    "firewalld": "ufw --force disable; apt-get -qq purge ufw; apt-get -qq install --no-install-recommends firewalld && systemctl start firewalld",
+    "firewalld": "ufw --force disable; apt-get -qq purge ufw; apt-get -qq install --no-install-recommends netbase firewalld && systemctl start firewalld",
 }
 LOOK = {
     "nftables": "nft list ruleset; ls /etc/systemd/system /etc",
