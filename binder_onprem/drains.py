@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 EVERY: Final = 5.0
 """Seconds between two looks, however many pages ask."""
+SECONDS: Final = 3.0
+"""One look's limit: pages wait for it."""
 LATE: Final = 900.0
 """Seconds after which what was said is not true any more: a drain that was broken off takes nothing back."""
 SKEW: Final = 60.0
@@ -78,8 +80,9 @@ class Drains:
             if self._now() - self._at < EVERY:
                 return
             try:
-                found = await self._machines.drains()
-            except EngineUnavailable as error:
-                logger.info("drains not known anew", extra={"reason": error.message})
+                async with asyncio.timeout(SECONDS):
+                    found = await self._machines.drains()
+            except (EngineUnavailable, TimeoutError) as error:
+                logger.info("drains not known anew", extra={"reason": str(error)[:200]})
                 found = {}
             self._known, self._at = known(self._known, found, self._wall()), self._now()

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from binder_onprem import config
-from binder_onprem.drains import EVERY, LATE, SKEW, Drains, known
+from binder_onprem.drains import EVERY, LATE, SECONDS, SKEW, Drains, known
 from binder_onprem.errors import EngineUnavailable
 from binder_onprem.kube.pods import moment
 from binder_onprem.reaper import Reaped, Reaper, Reason
 from tests.unit.parts import Jupyter
-from tests.unit.test_reaper import WALL, Clock, session
+from tests.unit.test_reaper import Clock, session
 from tests.unit.virtual import now, virtual
 
 
@@ -21,10 +21,11 @@ class Cluster:
 
     def __init__(self, **found: float | None) -> None:
         self.found = found
-        self.asked, self.down = 0, False
+        self.asked, self.down, self.takes = 0, False, 0.0
 
     async def drains(self) -> dict[str, float | None]:
         self.asked += 1
+        await asyncio.sleep(self.takes)
         if self.down:
             raise EngineUnavailable("down")
         return dict(self.found)
@@ -54,25 +55,38 @@ def test_an_annotation_is_a_moment_or_nothing(text: str, seconds: float | None) 
 
 @virtual
 async def test_a_drain_is_known_until_it_is_called_off_and_by_one_look_for_all() -> None:
-    cluster, clock = Cluster(u=WALL + 3600, other=None), Clock()
+    clock = Clock()
+    until = clock() + 3600
+    cluster = Cluster(u=until, other=None)
     drains, one = Drains(cluster, wall=clock, now=now), session("u")
-    began = clock()
-    cluster.found["u"] = began + 3600
-    assert await asyncio.gather(*(drains.until(one) for _ in range(20))) == [began + 3600] * 20
+    assert await asyncio.gather(*(drains.until(one) for _ in range(20))) == [until] * 20
     assert (cluster.asked, await drains.until(session("other")), await drains.until(session("x", launch_id=None))) == (1, None, None)
     await asyncio.sleep(EVERY)
     assert (await drains.left(one), cluster.asked) == (3600 - EVERY, 2)
-    cluster.down = True
-    await asyncio.sleep(600)
-    assert await drains.left(one) == 3000 - EVERY, "what does not answer has called nothing off"
-    again = Drains(cluster, wall=clock, now=now)
-    assert await again.until(one) is None
-    cluster.down = False
-    await asyncio.sleep(EVERY)
-    assert await again.until(one) == began + 3600, "a new process is told the same by the cluster"
     cluster.found["u"] = None
     await asyncio.sleep(EVERY)
     assert await drains.until(one) is None
+
+
+@virtual
+async def test_a_cluster_that_does_not_answer_calls_nothing_off_and_keeps_no_page_waiting() -> None:
+    clock = Clock()
+    until = clock() + 3600
+    cluster, one = Cluster(u=until), session("u")
+    drains, another = Drains(cluster, wall=clock, now=now), Drains(cluster, wall=clock, now=now)
+    assert await drains.until(one) == until
+    cluster.down = True
+    await asyncio.sleep(600)
+    assert await drains.left(one) == 3000
+    cluster.down, cluster.takes = False, 1000.0
+    await asyncio.sleep(EVERY)
+    began = now()
+    assert await asyncio.gather(*(drains.until(one) for _ in range(20))) == [until] * 20
+    assert now() - began <= SECONDS
+    assert await another.until(one) is None
+    cluster.takes = 0.0
+    await asyncio.sleep(EVERY)
+    assert await another.until(one) == until, "a process that has begun anew is told the same"
 
 
 @virtual
