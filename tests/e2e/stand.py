@@ -28,6 +28,7 @@ from binder_onprem.host import probes
 from binder_onprem.host.engine_files import VOLATILE
 from binder_onprem.host.parts import parts as parts_of
 from binder_onprem.host.supervision import Supervision, supervision
+from tests.e2e import imagestore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,6 +92,8 @@ class Stand:
 
     def command(self, *arguments: str, seconds: float = 900, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command of the product; `given` is its input."""
+        if arguments[:1] == ("up",):
+            imagestore.give(self.home)
         return subprocess.run(
             [*COMMAND, "--home", str(self.home), *arguments], capture_output=True, text=True, timeout=seconds, check=False, input=given
         )
