@@ -18,8 +18,9 @@ SHORTEST: Final = 3
 """Characters of a name: a shorter one is part of words."""
 _PLACES: Final = (
     re.compile(r"/users?/([^/\s\"'?#&,;:)\\\]}>]+)"),
+    re.compile(r"\(([^\s()@]{1,100})@[\d.a-f:]{2,45}\)"),
     re.compile(
-        r"\b(?:user|username|user_name|login|person|owner|preferred_username|logged in|logged out)\\?[\"']?[ \t]{0,4}[:=][ \t]{0,4}\\?[\"']?"
+        r"\b(?:user|username|user_name|login|person|owner|preferred_username|uid|logged in|logged out)\\?[\"']?[ \t]{0,4}[:=][ \t]{0,4}\\?[\"']?"
         r"([^\s\"',;}&\])\\]+)",
         re.IGNORECASE,
     ),

@@ -35,7 +35,7 @@ PROPERTIES: Final = (
     *("MemoryCurrent", "MemoryPeak", "CPUUsageNSec", "TasksCurrent", "FragmentPath", "DropInPaths", "User"),
 )
 """Of a unit; not its environment."""
-_FILES: Final = re.compile(r"\b\w*(?:secret|token|password|account|key|kubeconfig|env)\w*(?:_file|File)\"?\s*[:=]\s*[\"'-]?(/[^\s\"',}]+)")
+_FILES: Final = re.compile(r"(?:secret|token|password|account|key|kubeconfig|environment)[_-]?file\"?\s*[:=]\s*[\"'-]?(/[^\s\"',}]+)", re.IGNORECASE)
 """Files with secrets, as settings and units name them."""
 
 
@@ -209,6 +209,7 @@ def secrets(order: Order) -> tuple[Path, ...]:
         "/etc/binder-registry/*.key",
         "/var/lib/binder-front/*.pem",
         "/etc/rancher/k3s/k3s.yaml",
+        "/etc/rancher/k3s/*-token",
         "/etc/rancher/node/password",
         *(f"{server}/{name}" for name in ("token", "agent-token", "node-token", "cred/passwd", "cred/ipsec.psk", "cred/encryption-config.json")),
     )

@@ -186,6 +186,14 @@ def test_a_person_has_the_same_pseudonym_everywhere_and_programs_keep_their_name
     assert pseudonym("bob", b"another") != bob
 
 
+@pytest.mark.parametrize("line", [
+    "200 GET /jupyter/hub/home (dora@10.1.2.3) 3 ms", "302 GET / (dora@::ffff:10.1.2.3)", "dn uid=dora,ou=people",
+    "rhost= user=dora", "GET /user/dora",
+])  # fmt: skip
+def test_names_are_found_where_people_are_named(line: str) -> None:
+    assert people(names_in(line)) == ("dora",)
+
+
 def test_addresses_of_mail_go_and_units_stay() -> None:
     assert (
         anonymous("carol@uni.example user@1000.service git@git.example", (), PEOPLE)

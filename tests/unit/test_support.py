@@ -27,9 +27,8 @@ from tests.unit.plugins import PLAYBOOKS, answer, plugin
 if TYPE_CHECKING:
     from pathlib import Path
 
-PLANTED = {
-    name: f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:20]}" for name in ("site", "file", "database", "session", "cookie", "elsewhere")
-}
+NAMES = ("site", "file", "database", "session", "cookie", "elsewhere", "dashed")
+PLANTED = {name: f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:20]}" for name in NAMES}
 ENV = {"PATH": os.environ["PATH"]}
 
 
@@ -41,11 +40,13 @@ def home(tmp_path: Path) -> Path:
         (place / name).mkdir(parents=True)
     (place / "secrets" / "site-secret").write_text(PLANTED["site"] + "\n")
     (place / "hub" / "cookie-secret").write_text(PLANTED["cookie"] + "\n")
-    (tmp_path / "elsewhere").write_text(PLANTED["elsewhere"])
+    for name in ("elsewhere", "dashed"):
+        (tmp_path / name).write_text(PLANTED[name])
     settings = {
         "database": f"postgresql+asyncpg://b:{PLANTED['database']}@db.uni.example/b",
         "listen": {"port": 8600},
         "providers": [{"kind": "gitlab", "token_file": str(tmp_path / "elsewhere")}, {"kind": "x", "password": PLANTED["file"]}],
+        "agent-token-file": str(tmp_path / "dashed"),
     }
     (place / "config.yaml").write_text(yaml.safe_dump(settings))
     log = "\n".join([
