@@ -1,7 +1,7 @@
 """A host as a bug report shows it: commands, journals, settings, without secrets and without people's names.
 
 Run on each host by `deploy support`, which gives the order by standard input and takes the report from standard output; called by
-`binder-onprem support` on a machine that is a Binder by itself. Writes nothing, so that a full disk can be reported, too.
+`binder-onprem support` on a machine that is a Binder by itself. Writes nothing: the disk may be what is full.
 """
 
 from __future__ import annotations
