@@ -82,8 +82,8 @@ def report(order: Order) -> dict[str, Any]:
         notes += [f"{ask.name}: {ask.words[0]}: {said.why}"] if said.why else []
     for path in logs(order):
         said = read(path, min(budget.room(), order.lines * LINE), links=False)
-        budget.spend(said.text)
-        files[f"logs/{path.name}"] = said.text
+        files[f"logs/{path.name}"] = "\n".join(said.text.split("\n")[-order.lines - 1 :])
+        budget.spend(files[f"logs/{path.name}"])
         notes += [f"logs/{path.name}: {said.why}"] if said.why else []
     gathered = time.monotonic() - start
     return {**_cleaned(order, files, notes, known), "seconds": round(gathered, 1), "seconds_redacting": round(time.monotonic() - start - gathered, 1)}

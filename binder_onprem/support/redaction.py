@@ -95,7 +95,10 @@ _PATTERNS: Final = (
             re.IGNORECASE,
         ),
     ),
-    (("basic", "bearer", "negotiate"), re.compile(r"(?P<name>\b(?:basic|bearer|negotiate)[ \t]{1,4})(?!authentication\b)[\w+/=.~-]{8,}", re.IGNORECASE)),
+    (
+        ("basic", "bearer", "negotiate"),
+        re.compile(r"(?P<name>\b(?:basic|bearer|negotiate)[ \t]{1,4})(?!authentication\b)[\w+/=.~-]{8,}", re.IGNORECASE),
+    ),
     (("eyj",), re.compile(r"(?P<name>)\beyJ[\w-]{6,}\.[\w-]{4,}(?:\.[\w-]*)?")),
     (
         ("gh", "gl", "xox", "npm_", "pypi-", "hf_", "sk-"),

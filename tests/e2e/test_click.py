@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import sys
+import tarfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 from tests.e2e.kernel import kernel
@@ -14,8 +19,6 @@ from tests.e2e.stand import events, launch, ready
 from tests.repos.contents import notebook
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.async_api import Page
 
     from tests.e2e.conftest import Origin
@@ -48,6 +51,23 @@ async def test_the_second_click_builds_nothing(stand: Stand, origin: Origin) -> 
     assert not built(before)
     assert any("Found built image" in str(event["message"]) for event in before)
     assert time.monotonic() - began < 10
+
+
+async def test_a_bug_report_has_what_runs_and_no_secret(stand: Stand, origin: Origin, tmp_path: Path) -> None:
+    end = await ready(stand, origin.spec("requirements"))
+    async with aiohttp.ClientSession() as client, client.get(f"{end['url']}lab?token={end['token']}") as answer:
+        assert answer.status == 200
+    path = Path(stand.json("support", "--to", str(tmp_path))["path"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as tar:
+        text = {entry.name.split("/", 2)[-1]: (tar.extractfile(entry) or sys.exit()).read().decode() for entry in tar}
+    assert json.loads(text["binder-status.json"])["up"]
+    assert "findings" in json.loads(text["binder-check.json"])
+    assert end["image"].partition("@")[0].rpartition("/")[2] in text["podman.txt"]
+    assert any(name.startswith("logs/") and "ready" in inner for name, inner in text.items())
+    secrets = {file.name: file.read_text().strip() for file in (stand.home / "secrets").iterdir() if file.is_file()}
+    assert len(secrets) > 6
+    assert [name for name, value in {**secrets, "session": end["token"]}.items() if any(value in inner for inner in text.values())] == []
 
 
 async def test_an_edited_notebook_reuses_the_environment(stand: Stand, origin: Origin) -> None:

@@ -106,6 +106,7 @@ def test_a_host_gets_the_program_and_the_order_by_its_input_alone(home: Path) ->
     done = subprocess.run(words, input=json.dumps(given), capture_output=True, text=True, check=True, cwd="/")
     found = archive.unpacked(done.stdout)
     assert found is not None
+    assert len(found["files"]["logs/hub.log"].splitlines()) <= 6
     assert "last" in found["files"]["logs/hub.log"]
 
 
