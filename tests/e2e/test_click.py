@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
-import tarfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -19,6 +16,8 @@ from tests.e2e.stand import events, launch, ready
 from tests.repos.contents import notebook
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.async_api import Page
 
     from tests.e2e.conftest import Origin
@@ -57,10 +56,7 @@ async def test_a_bug_report_has_what_runs_and_no_secret(stand: Stand, origin: Or
     end = await ready(stand, origin.spec("requirements"))
     async with aiohttp.ClientSession() as client, client.get(f"{end['url']}lab?token={end['token']}") as answer:
         assert answer.status == 200
-    path = Path(stand.json("support", "--to", str(tmp_path))["path"])
-    assert path.stat().st_mode & 0o777 == 0o600
-    with tarfile.open(path) as tar:
-        text = {entry.name.split("/", 2)[-1]: (tar.extractfile(entry) or sys.exit()).read().decode() for entry in tar}
+    text = stand.report(tmp_path)
     assert json.loads(text["binder-status.json"])["up"]
     assert "findings" in json.loads(text["binder-check.json"])
     assert end["image"].partition("@")[0].rpartition("/")[2] in text["podman.txt"]
