@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -215,14 +216,27 @@ def firewalld(asked: dict[str, Any], controller: str, known: list[list[str]], *,
     """The same for firewalld, now and for ever: no reload, which would take away what netavark has added for now only. What is ours then, too."""
     wanted = firewalld_wanted(asked, controller)
     now, later = firewalld_has(wanted), firewalld_has(wanted, "--permanent")
-    missing = [((), rule) for rule in wanted if rule not in now] + [(("--permanent",), rule) for rule in wanted if rule not in later]
+    ours = [rule for rule in wanted if rule in known or rule not in later]
     left = [rule for rule in known if rule not in wanted]
+    if write and ours + left != known:
+        # Written before: what is interrupted is known to be ours all the same.
+        put(RECORD, json.dumps({"kind": "firewalld", "rules": ours + left}), 0o644)
+    missing = {(): [rule for rule in wanted if rule not in now], ("--permanent",): [rule for rule in wanted if rule not in later]}
     if write:
-        for words, (zone, option) in missing:
-            run("firewall-cmd", *words, f"--zone={zone}", f"--add-{option}")
+        for words, rules in missing.items():
+            firewalld_add(rules, *words)
         for rule in left:
             firewalld_delete(*rule)
-    return bool(missing or left), [rule for rule in wanted if rule in known or rule not in later]
+    return any(missing.values()) or bool(left), ours
+
+
+def firewalld_add(rules: list[list[str]], *words: str) -> None:
+    """Add permissions, those of one zone and kind at once."""
+    together: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for zone, option in rules:
+        together[zone, option.partition("=")[0]].append(f"--add-{option}")
+    for (zone, _), options in together.items():
+        run("firewall-cmd", *words, f"--zone={zone}", *options)
 
 
 def firewalld_delete(zone: str, option: str) -> None:

@@ -29,10 +29,11 @@ GROUPS = {"registry": ("wall",), "k3s_server": ("wall",), "k3s_agent": ("peer",)
 OPEN, CLOSED, OTHER = 5000, 10250, 7777
 """Of the registry; of the kubelet; of nobody of ours."""
 PLAYBOOK: Final = Path(__file__).with_name("firewall.yml")
+INSTALL = "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends"
 BEGIN = {
     "nftables": "true",
-    "ufw": "apt-get -qq update && apt-get -qq install --no-install-recommends ufw && ufw allow 22/tcp && ufw --force enable",
-    "firewalld": "ufw --force disable; apt-get -qq purge ufw; apt-get -qq install --no-install-recommends netbase firewalld && systemctl start firewalld",
+    "ufw": f"{INSTALL} ufw && ufw allow 22/tcp && ufw --force enable",
+    "firewalld": f"ufw --force disable; {INSTALL} netbase firewalld && systemctl start firewalld",
 }
 LOOK = {
     "nftables": "nft list ruleset; ls /etc/systemd/system /etc",
