@@ -1,4 +1,7 @@
-"""Firewalls of hosts: strangers are refused at the site's ports, its own hosts are not, by whatever a host uses; and nothing of ours stays behind."""
+"""Firewalls of hosts: strangers are refused at the site's ports, its own hosts are not, by whatever a host uses; and nothing of ours stays behind.
+
+The tests stand in the order in which a host changes its firewall.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,11 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 NAMES = ("wall", "peer")
 GROUPS = {"registry": ("wall",), "k3s_server": ("wall",), "k3s_agent": ("peer",), "control": ("wall",)}
-OPEN, CLOSED, OTHER = 5000, 10250, 7777
-"""Of the registry; of the kubelet; of nobody of ours."""
+REGISTRY, KUBELET, PUBLIC, API, OTHER = 5000, 10250, 8585, 6443, 7777
+"""Of the registry; of the kubelet; the Binder's public one; of k3s's API; of nobody of ours."""
 PLAYBOOK: Final = Path(__file__).with_name("firewall.yml")
 INSTALL = "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends"
-BEGIN = {
-    "nftables": "true",
-    "ufw": f"{INSTALL} ufw && ufw allow 22/tcp && ufw --force enable",
-    "firewalld": f"ufw --force disable; {INSTALL} netbase firewalld && systemctl start firewalld",
-}
-LOOK = {
-    "nftables": "nft list ruleset; ls /etc/systemd/system /etc",
-    "ufw": "ufw show added; ls /etc/systemd/system /etc; nft list tables",
-    "firewalld": "firewall-cmd --list-all-zones; firewall-cmd --permanent --list-all-zones; ls /etc/systemd/system /etc",
-}
+LOOK = "nft list tables; ls /etc /etc/systemd/system /etc/systemd/system/*.wants"
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +41,20 @@ def site(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     hosts.start(*NAMES)
     site = Site(hosts, tmp_path_factory.mktemp("walls"))
     site.describe(GROUPS, site_firewall=True, binder_settings={"listen": {"host": hosts.address("wall")}})
-    for port in (OPEN, CLOSED, OTHER, 8585, 6443):
-        hosts.run("wall", f"systemd-run -q --unit=listens{port} python3 -m http.server {port}")
+    listen(site)
     yield site
     for name in NAMES:
         hosts.remove(name)
+
+
+def listen(site: Site) -> None:
+    """Somebody answers at each port."""
+    for port in (REGISTRY, KUBELET, PUBLIC, API, OTHER):
+        site.hosts.run("wall", f"systemd-run -q --unit=listens{port} python3 -m http.server {port}")
+    end = time.monotonic() + 30
+    while site.hosts.run("wall", "ss -Hltn | grep -c 0.0.0.0").stdout.strip() != "6":
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def play(site: Site, *words: str, fine: bool = True) -> dict[str, dict[str, int]]:
@@ -83,58 +86,72 @@ def known(site: Site, port: int) -> bool:
     return site.hosts.run("peer", f'python3 -c "{code}"', check=False).returncode == 0
 
 
-@pytest.mark.parametrize("kind", BEGIN)
-def test_strangers_are_refused_and_hosts_of_the_site_are_not(site: Site, kind: str) -> None:
-    hosts = site.hosts
-    hosts.run("wall", BEGIN[kind])
-    before = hosts.run("wall", LOOK[kind]).stdout
-    assert (reached(site, OPEN), reached(site, OTHER)) == ((kind == "nftables"),) * 2
-    assert changed(play(site, "--check")) == set(NAMES)
-    assert hosts.run("wall", LOOK[kind]).stdout == before
-
-    assert changed(play(site)) >= {"wall"}
-    assert changed(play(site)) == set()
-    assert changed(play(site, "--check")) == set()
+def stands(site: Site, *, strict: bool) -> None:
+    """Who reaches what; `strict`: the host refuses by default, whatever the port."""
     # The API is for who runs playbooks, too; what is not the site's is as the host has it.
-    expected = {OPEN: False, CLOSED: False, 8585: True, 6443: True, 22: True, OTHER: kind == "nftables"}
-    assert {port: reached(site, port) for port in expected} == expected
-    assert {port: known(site, port) for port in (OPEN, CLOSED, 8585, 6443)} == dict.fromkeys((OPEN, CLOSED, 8585, 6443), True)
+    strangers = {REGISTRY: False, KUBELET: False, PUBLIC: True, API: True, 22: True, OTHER: not strict}
+    assert {port: reached(site, port) for port in strangers} == strangers
+    hosts = dict.fromkeys((REGISTRY, KUBELET, PUBLIC, API), True)
+    assert {port: known(site, port) for port in hosts} == hosts
 
-    # With --limit to another host, too, a change reaches this one.
+
+def test_a_table_of_ours_keeps_strangers_from_the_sites_ports(site: Site) -> None:
+    before = site.hosts.run("wall", LOOK).stdout
+    assert changed(play(site, "--check")) == set(NAMES)
+    assert (site.hosts.run("wall", LOOK).stdout, reached(site, REGISTRY)) == (before, True)
+    assert changed(play(site)) == set(NAMES)
+    stands(site, strict=False)
+    assert changed(play(site)) == set()
+
+
+def test_a_change_reaches_hosts_that_a_play_is_not_about(site: Site) -> None:
     told = json.loads(site.inventory.read_text())
-    told["all"]["vars"]["firewall_nodes"] = [hosts.gateway]
+    told["all"]["vars"]["firewall_nodes"] = [site.hosts.gateway]
     site.inventory.write_text(json.dumps(told))
     assert changed(play(site, "--limit", "peer")) == {"peer"}
-    assert (reached(site, OPEN), reached(site, OTHER)) == (True, kind == "nftables")
+    assert reached(site, REGISTRY)
     del told["all"]["vars"]["firewall_nodes"]
     site.inventory.write_text(json.dumps(told))
-    play(site)
-    assert not reached(site, OPEN)
-
-    assert changed(play(site, "-e", "wanted=false")) == set(NAMES)
-    assert changed(play(site, "-e", "wanted=false")) == set()
-    assert hosts.run("wall", LOOK[kind]).stdout == before
 
 
-def test_rules_come_back_after_a_boot(site: Site) -> None:
+def test_rules_are_there_after_a_boot_and_after_others_are_emptied(site: Site) -> None:
     hosts = site.hosts
-    hosts.run("wall", "systemctl disable --now firewalld")
-    play(site)
+    rules = hosts.run("wall", "nft list table inet binder_site | grep saddr").stdout
     hosts.power_off("wall")
     hosts.power_on("wall")
-    hosts.run("wall", f"systemd-run -q --unit=listens{OPEN} python3 -m http.server {OPEN}; sleep 1")
-    assert (reached(site, OPEN), known(site, OPEN)) == (False, True)
-    # What empties everybody's rules brings ours back.
-    hosts.run("wall", "systemctl start nftables; systemctl restart nftables")
-    assert not reached(site, OPEN)
+    assert hosts.run("wall", "nft list table inet binder_site | grep saddr").stdout == rules
+    hosts.run("wall", "systemctl start nftables; systemctl restart nftables; systemctl reload nftables")
+    assert hosts.run("wall", "nft list table inet binder_site | grep saddr").stdout == rules
+    listen(site)
+
+
+def test_ufw_is_told_and_the_table_goes(site: Site) -> None:
+    site.hosts.run("wall", f"systemctl stop nftables; {INSTALL} ufw && ufw allow 22/tcp && ufw --force enable")
+    assert "wall" in changed(play(site))
+    stands(site, strict=True)
+    assert changed(play(site)) == set()
+    assert "binder_site" not in site.hosts.run("wall", "nft list tables").stdout
+    assert "ufw route allow from 10.42.0.0/16" in site.hosts.run("wall", "ufw show added").stdout
+
+
+def test_firewalld_is_told_and_ufw_is_as_before_and_nothing_stays_behind(site: Site) -> None:
+    hosts = site.hosts
+    look = "ufw show added; firewall-cmd --list-all-zones; firewall-cmd --permanent --list-all-zones"
+    hosts.run("wall", f"ufw --force disable; {INSTALL} netbase firewalld && systemctl start firewalld")
+    before = [line for line in hosts.run("wall", f"{look}; {LOOK}").stdout.splitlines() if "binder-site" not in line]
+    assert "wall" in changed(play(site))
+    stands(site, strict=True)
+    assert changed(play(site)) == set()
+    assert changed(play(site, "-e", "wanted=false")) == set(NAMES)
+    assert hosts.run("wall", f"{look}; {LOOK}").stdout.splitlines() == before
+    assert "binder" not in hosts.run("peer", LOOK).stdout
 
 
 def test_rules_that_no_new_connection_confirms_are_taken_back(site: Site) -> None:
-    play(site, "-e", "wanted=false")
+    site.hosts.run("wall", "systemctl disable --now firewalld")
     play(site, "--limit", "wall", "-e", json.dumps({"firewall_fresh": "-o Port=1", "firewall_seconds": 4}), fine=False)
-    assert not reached(site, OPEN)
-    end = time.monotonic() + 30
-    while not reached(site, OPEN):
+    end = time.monotonic() + 60
+    while not reached(site, REGISTRY):
         assert time.monotonic() < end
         time.sleep(0.5)
-    assert site.hosts.run("wall", "nft list tables; ls -d /etc/binder-firewall", check=False).stdout.count("binder") == 0
+    assert "binder" not in site.hosts.run("wall", LOOK).stdout
