@@ -161,10 +161,9 @@ def clock() -> dict[str, Any]:
 def confinement() -> dict[str, Any]:
     """SELinux, AppArmor, firewalls."""
     enforce = read("/sys/fs/selinux/enforce").strip()
-    active = {unit for unit in ("firewalld", "ufw", "nftables") if said("systemctl", "is-active", unit) == "active"}
-    if "Status: active" not in (said("ufw", "status") or ""):
-        # Its unit is active where it has nothing to do, too.
-        active.discard("ufw")
+    active = {unit for unit in ("firewalld", "nftables") if said("systemctl", "is-active", unit) == "active"}
+    # Its unit says little: active where ufw is off, and not where it was turned on after the boot.
+    active |= {"ufw"} if "Status: active" in (said("ufw", "status") or "") else set()
     return {
         "selinux": {"1": "enforcing", "0": "permissive"}.get(enforce, "absent"),
         "policies": [line.split()[0] for line in (said("semodule", "-l") or "").splitlines() if line.strip()] if enforce else [],
