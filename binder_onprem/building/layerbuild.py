@@ -25,7 +25,7 @@ from binder_onprem.egress import forward
 from binder_onprem.engine.containers import Exit, Mount, Run
 from binder_onprem.errors import BuildFailed, LimitHit, RegistryUnavailable
 from binder_onprem.events import Phase
-from binder_onprem.host.sources import LOCAL
+from binder_onprem.host.engine_files import LOCAL
 from binder_onprem.model import fingerprint
 
 if TYPE_CHECKING:

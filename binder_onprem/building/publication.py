@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 from binder_onprem.errors import RegistryUnavailable
 from binder_onprem.host import engine_files
-from binder_onprem.host.sources import LOCAL
 from binder_onprem.logs import redact
 
 if TYPE_CHECKING:
@@ -134,9 +133,7 @@ class Publication:
         return _Said(process.returncode or 0, out, words_[-WORDS:].decode(errors="replace"))
 
     def _environment(self) -> Mapping[str, str]:
-        proxy = self._sources.proxy
-        outside = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": ",".join((*LOCAL, *self._sources.no_proxy))} if proxy else {}
-        return {**engine_files.environment(self._config), **outside}
+        return {**engine_files.environment(self._config), **engine_files.proxied(self._sources.proxy, self._sources.no_proxy)}
 
     def _error(self, said: _Said) -> RegistryUnavailable:
         """What went wrong, in our words: what a remote host said goes to the log only."""

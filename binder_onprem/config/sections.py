@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -54,11 +54,17 @@ class Network(Frozen):
     )
     sessions: Literal["public", "mirrors", "none"] = Field(default="public", description="what sessions reach")
     proxy: kinds.ProxyUrl | None = Field(
-        default=None, description="http://host:port through which everything outside is reached; default: the environment's"
+        default=None,
+        description="http://host:port through which everything outside is reached; sessions get it without its account; default: the environment's",
     )
     no_proxy: tuple[str, ...] = Field(default=(), description="hosts reached without the proxy")
     ca_file: Path | None = Field(default=None, description="PEM bundle that hosts, builds and sessions trust; default: the host's")
     pool: str = Field(default="10.213.0.0/16", description="private range for containers' networks; nothing else may use it")
+
+    @property
+    def proxy_told(self) -> str | None:
+        """The proxy as sessions are told of it: its account is nobody's who uses them."""
+        return self.proxy and urlunsplit((parts := urlsplit(self.proxy))._replace(netloc=parts.netloc.rpartition("@")[2]))
 
     @field_validator("pool")
     @classmethod

@@ -183,10 +183,11 @@ class _Making:
             "PYTHON": self.recipe.environments[target],
             "FURTHER": " ".join(self.recipe.further) if target == "sandbox" else "",
             "RECIPE": key,
-            **self.commands.proxies,
         }
         self.say(f"Building the {target} image.")
         words = [f"--build-arg={option}={value}" for option, value in arguments.items()]
+        # By the environment that the command has: an account in it would stand on the command line.
+        words += [f"--build-arg={name}" for name in self.commands.proxies]
         options = ("--network=host", "--pull=never", f"--target={target}", f"--secret=id=index,src={secret}", f"--tag={name}")
         printed = self.podman("build", *options, *words, f"--file={context / 'Containerfile'}", str(context))
         for line in printed.splitlines():

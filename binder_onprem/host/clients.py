@@ -119,18 +119,19 @@ def apt_sources(suite: str) -> str:
     )
 
 
-def linked_hosts(pypi: str, npm: str) -> frozenset[tuple[str, int]]:
+def linked_hosts(pypi: str, npm: str, env: Mapping[str, str] | None = None) -> frozenset[tuple[str, int]]:
     """Hosts that an index's and a registry's answers link files on; asks them over the network by pip and npm.
 
     Args:
         pypi: Index URL.
         npm: Registry URL; "" if npm is not wanted.
+        env: Further environment of theirs, such as a proxy.
     """
     options = ("install", "--dry-run", "--no-deps", "--ignore-installed", "--break-system-packages", "--quiet", "--report", "-", "--index-url", pypi)
-    report = ask(*_PIP, *options, PROBE, env={"PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"})
+    report = ask(*_PIP, *options, PROBE, env={"PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore", **(env or {})})
     links = [_report_url(report)]
     if npm:
-        links.append(ask("npm", "view", "--registry", npm, NPM_PROBE, "dist.tarball"))
+        links.append(ask("npm", "view", "--registry", npm, NPM_PROBE, "dist.tarball", env=env))
     return frozenset(found for link in links for found in host_of(link))
 
 

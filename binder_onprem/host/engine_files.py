@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from binder_onprem.config import Config
     from binder_onprem.host.machine import Host
 
 VOLATILE: Final = Path("/run/binder-onprem")
 """Lost at a reboot, which is how podman notices one; short, for the sockets below it."""
+LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 OPEN_FILES: Final = 65536
 PROCESSES: Final = 8192
 LOG_BYTES: Final = 8 * 1024**2
@@ -42,6 +43,11 @@ def environment(config: Config) -> Mapping[str, str]:
         "HOME": "/root",
         "TMPDIR": str(config.home / "tmp"),
     }
+
+
+def proxied(proxy: str | None, no_proxy: Sequence[str]) -> Mapping[str, str]:
+    """Environment of a program that reaches registries, and what lies outside, through the site's proxy, if there is one."""
+    return {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": ",".join((*LOCAL, *no_proxy))} if proxy else {}
 
 
 def files(config: Config, host: Host) -> Mapping[str, str]:

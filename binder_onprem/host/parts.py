@@ -1,7 +1,7 @@
 """The processes of one site as frozen values: what is started, as whom, how one sees that it answers, how it stops.
 
 `supervision` runs them, `up` waits for them, `check` and `status` show them. Nothing here starts anything. Secrets are never in an argument
-list; the one that has to be in an environment (the proxy's) is read from its file when the supervisor's files are written.
+list; those that have to be in an environment are `hidden` there.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Part:
         argv: Program (absolute path) and arguments.
         ready: ``http://…`` that answers with anything below 500 (401 counts), or ``unix:/path`` that accepts connections.
         env: Environment beside `PATH`.
+        hidden: The part of it that nobody else may read.
         user: Unprivileged user; None: root.
         group: Whether stopping it stops its children. Never for what has containers as children.
         grace: Seconds between SIGTERM and SIGKILL.
@@ -54,6 +55,7 @@ class Part:
     argv: tuple[str, ...]
     ready: str
     env: tuple[tuple[str, str], ...] = ()
+    hidden: tuple[tuple[str, str], ...] = ()
     user: str | None = None
     group: bool = True
     grace: int = 10
@@ -63,7 +65,7 @@ class Part:
 
     def revision(self) -> str:
         """12 hex digits over everything that shapes the process; another revision means a restart is due."""
-        digest = hashlib.sha256(repr((self.argv, self.env, self.user)).encode())
+        digest = hashlib.sha256(repr((self.argv, self.env, self.hidden, self.user)).encode())
         for file in self.files:
             with contextlib.suppress(OSError):  # absent, or another account's
                 digest.update(file.read_bytes())
@@ -99,6 +101,7 @@ def _podman(config: Config) -> Part:
         (program, "system", "service", "--time=0", f"unix://{config.podman_socket}"),
         f"unix:{config.podman_socket}",
         env=tuple({**engine_files.environment(config), **own}.items()),
+        hidden=tuple(engine_files.proxied(config.network.proxy, config.network.no_proxy).items()),
         group=False,
         files=(*(etc / name for name in ("containers.conf", "storage.conf", "registries.conf")), *([certificate] if certificate else [])),
     )
@@ -125,7 +128,7 @@ def _proxy(config: Config) -> Part:
     token = secret(config, "proxy-token")
     user = USER if config.listen.port >= UNPRIVILEGED_PORT else None
     return Part(
-        "proxy", argv, f"http://127.0.0.1:{config.proxy_api_port}/api/routes", env=(("CONFIGPROXY_AUTH_TOKEN", token),), user=user, files=(PROXY,)
+        "proxy", argv, f"http://127.0.0.1:{config.proxy_api_port}/api/routes", hidden=(("CONFIGPROXY_AUTH_TOKEN", token),), user=user, files=(PROXY,)
     )
 
 

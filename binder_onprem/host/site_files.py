@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import secrets
 import subprocess
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 
 from binder_onprem.errors import ConfigError, HostUnfit
 from binder_onprem.host import engine_files
-from binder_onprem.host.parts import USER, secret
+from binder_onprem.host.parts import USER, parts, secret
 
 if TYPE_CHECKING:
     from binder_onprem.config import Config
@@ -131,7 +132,17 @@ def _secrets(config: Config) -> None:
             put(config.secrets / name, secrets.token_hex(32) + "\n", 0o600)
     if not secret(config, "registry-account"):
         put(config.secrets / "registry-account", f"builder:{secrets.token_hex(32)}\n", 0o600)
-    put(config.secrets / "proxy.env", f"CONFIGPROXY_AUTH_TOKEN={secret(config, 'proxy-token')}\n", 0o600)
+    for part in parts(config):
+        file = config.secrets / f"{part.name}.env"
+        if part.hidden:
+            put(file, "".join(f"{name}={_quoted(value)}\n" for name, value in part.hidden), 0o600)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def _quoted(value: str) -> str:
+    """As systemd reads it in a file of an environment."""
+    return '"' + re.sub(r'(["\\`$])', r"\\\1", value) + '"'
 
 
 def _trust(config: Config) -> None:

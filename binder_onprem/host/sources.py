@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from binder_onprem.errors import ConfigError, HostUnfit
 from binder_onprem.host import clients
+from binder_onprem.host.engine_files import LOCAL, proxied
 
 if TYPE_CHECKING:
     from binder_onprem.config import Config
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
 BUNDLES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
 
 
@@ -112,7 +112,11 @@ def learn(config: Config) -> Sources:
     """Ask the clients again, and the index and registry over the network if they are other ones than before; keep the answers."""
     kept, learned = _kept(config), _ask(config)
     asked = (config.mirrors.pypi or learned.pypi or learned.default_pypi, config.mirrors.npm or learned.npm)
-    linked = kept.linked if kept and kept.linked_for == asked and kept.linked else tuple(sorted(clients.linked_hosts(*asked)))
+    linked = (
+        kept.linked
+        if kept and kept.linked_for == asked and kept.linked
+        else tuple(sorted(clients.linked_hosts(*asked, env=proxied(config.network.proxy, config.network.no_proxy))))
+    )
     text = json.dumps({**asdict(learned), "linked_for": asked, "linked": linked}, indent=1) + "\n"
     file = _file(config)
     file.parent.mkdir(parents=True, exist_ok=True)

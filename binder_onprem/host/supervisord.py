@@ -1,6 +1,6 @@
 """supervisord as the keeper of the parts, where PID 1 is not systemd.
 
-One supervisord per site, spoken to by XML-RPC over a unix socket that only root reaches. Its configuration holds the proxy's secret, so it is
+One supervisord per site, spoken to by XML-RPC over a unix socket that only root reaches. Its configuration holds parts' secrets, so it is
 readable by root alone. If supervisord itself was killed, its children live on without a keeper: they are ended before a new one starts them.
 """
 
@@ -149,7 +149,7 @@ class Supervisord:
         return head + "".join(f"\n{self._program(part)}" for part in parts)
 
     def _program(self, part: Part) -> str:
-        env = {**dict(part.env), MARK: str(self._config.home), "BINDER_ONPREM_REVISION": part.revision()}
+        env = {**dict(part.env), **dict(part.hidden), MARK: str(self._config.home), "BINDER_ONPREM_REVISION": part.revision()}
         lines = (
             f"[program:{part.name}]",
             "command = " + _escaped(" ".join(_quoted(word) for word in part.argv)),

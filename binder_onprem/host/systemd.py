@@ -128,8 +128,7 @@ class Systemd:
     def text(self, part: Part) -> str:
         """The unit of a part."""
         after = " ".join([self._ground, *(f"{self._site}-{name}.service" for name in part.after)])
-        secret = part.name == "proxy"
-        env = {**({} if secret else dict(part.env)), "BINDER_ONPREM_REVISION": part.revision()}
+        env = {**dict(part.env), "BINDER_ONPREM_REVISION": part.revision()}
         lines = [
             "# Written by `binder-onprem up`; changes are lost.",
             "[Unit]",
@@ -146,7 +145,7 @@ class Systemd:
             "Type=exec",
             "ExecStart=" + " ".join(_quoted(word).replace("$", "$$") for word in part.argv),
             *(f"Environment={_quoted(f'{name}={value}')}" for name, value in env.items()),
-            *([f"EnvironmentFile={self._config.secrets / 'proxy.env'}"] if secret else []),
+            *([f"EnvironmentFile={self._config.secrets / part.name}.env"] if part.hidden else []),
             "Restart=always",
             "RestartSec=1",
             f"TimeoutStopSec={part.grace}",

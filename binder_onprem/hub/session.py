@@ -117,7 +117,7 @@ class Confinement:
         pids: Processes and threads.
         network: Podman's network for sessions.
         allow_origin: Another site that may use sessions from its pages, or None.
-        proxy: Site's proxy for everything outside, or None.
+        proxy: Site's proxy for everything outside, without its account, or None.
         no_proxy: Hosts reached without it.
         users: User and group ids in a session's user namespace.
         choices: What links may choose.
@@ -153,7 +153,7 @@ class Confinement:
             pids=config.session.pids,
             disk=int(config.session.disk),
             allow_origin=config.web.cors_allow_origin,
-            proxy=config.network.proxy if outside else None,
+            proxy=config.network.proxy_told if outside else None,
             no_proxy=config.network.no_proxy,
             ulimits=_ulimits(),
             choices=config.choice,

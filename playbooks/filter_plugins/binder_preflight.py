@@ -278,6 +278,28 @@ def _registry(facts: Facts, wanted: Facts) -> Iterator[Finding]:
         )
 
 
+def _proxy(facts: Facts, wanted: Facts) -> Iterator[Finding]:
+    found = facts["proxy"]
+    wrong = {
+        "silent": "Start it, open its port for this host, or correct site_proxy.",
+        "refuses": "Put an account that it takes into site_proxy: http://NAME:PASSWORD@HOST:PORT, in a vault.",
+        "untrusted": "`site` brings the site's CA (site_ca_file) to this host; is it the one that signed the proxy's certificate?",
+    }
+    if found and found["state"] == "answers":
+        yield finding("ok", "proxy", f"{found['place']} answers")
+    elif found:
+        said = {"silent": "does not answer", "refuses": "asks for an account, or refuses that of site_proxy", "untrusted": "is not trusted"}
+        level = "warn" if found["state"] == "untrusted" and wanted["first"] else "fail"
+        why = f" ({found['why']})" if "why" in found else ""
+        yield finding(level, "proxy", f"{found['place']} {said[found['state']]}{why}", wrong[found["state"]])
+    for place in facts["proxied"]:
+        fix = (
+            f"Add {facts['registry']['place'].rpartition(':')[0]} to no_proxy there, or take the proxy out of it: site_proxy tells whom it concerns."
+        )
+        level = "fail" if place.startswith("systemd") else "warn"
+        yield finding(level, "proxy", f"the registry is asked through a proxy: {place} names one and no exception", fix)
+
+
 def _unique(facts: Facts, cluster: dict[str, Facts]) -> Iterator[Finding]:
     for key, subject, fix in (
         ("hostname", "hostname", "hostnamectl set-hostname NAME, a different one on each host: Kubernetes knows nodes by it."),
@@ -305,6 +327,7 @@ JUDGES: tuple[Callable[[Facts, Facts], Iterator[Finding]], ...] = (
     _confinement,
     _podman,
     _registry,
+    _proxy,
 )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
@@ -14,6 +15,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import proxy_bypass_environment
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -24,6 +27,10 @@ LISTEN = "0A"
 """State of a listening socket in /proc/net/tcp."""
 OFFERED = {"br_netfilter": "/proc/sys/net/bridge", "nf_conntrack": "/proc/sys/net/netfilter", "ip_tables": "/proc/net/ip_tables_names"}
 """Where a driver shows that is built in and appears in no list."""
+REFUSED = 407
+"""A proxy's answer to whom it does not know."""
+NOWHERE = "http://binder-onprem.invalid/"
+"""Nobody has this name: a proxy says so at once, and nobody else is asked."""
 UNITS = ("systemd-timesyncd", "chrony", "chronyd", "ntp", "ntpsec")
 
 
@@ -208,6 +215,48 @@ def registry(place: str) -> dict[str, Any]:
         return {"place": place, "state": "silent", "why": str(error)}
 
 
+def proxy(url: str) -> dict[str, Any]:
+    """Whether the site's proxy answers, and takes our account; {} without one. No part of the account is told."""
+    if not url:
+        return {}
+    parts = urlsplit(url)
+    place = f"{parts.hostname}:{parts.port}"
+    account = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    authorization = f"Proxy-Authorization: Basic {base64.b64encode(account.encode()).decode()}\r\n" if account else ""
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5) as plain:
+            spoken = ssl.create_default_context().wrap_socket(plain, server_hostname=parts.hostname) if parts.scheme == "https" else plain
+            spoken.settimeout(10)
+            spoken.sendall(f"GET {NOWHERE} HTTP/1.1\r\nHost: binder-onprem.invalid\r\n{authorization}Connection: close\r\n\r\n".encode())
+            words = spoken.recv(64).split()
+    except ssl.SSLError as error:
+        return {"place": place, "state": "untrusted", "why": str(error.reason or error)}
+    except OSError as error:
+        return {"place": place, "state": "silent", "why": str(error)}
+    if not words or not words[0].startswith(b"HTTP/") or not words[1:] or not words[1].isdigit():
+        return {"place": place, "state": "silent", "why": "what it says is no HTTP"}
+    return {"place": place, "state": "refuses" if int(words[1]) == REFUSED else "answers"}
+
+
+def proxied(place: str) -> list[str]:
+    """Where this host's own settings send what is for the registry at ``host:port`` to a proxy."""
+    if not place:
+        return []
+    settings = {
+        "/etc/environment": read("/etc/environment"),
+        "systemd's environment (systemctl show-environment)": said("systemctl", "show-environment") or "",
+    }
+    return [name for name, text in settings.items() if through_proxy(text, place)]
+
+
+def through_proxy(text: str, place: str) -> bool:
+    """Whether variables, one a line, make a client ask ``host:port`` by HTTPS through a proxy."""
+    pairs = (line.removeprefix("export ").partition("=") for line in text.splitlines())
+    known = {name.strip().lower(): value.strip().strip("'\"") for name, _, value in pairs}
+    used = known.get("https_proxy") or known.get("all_proxy")
+    return bool(used) and not proxy_bypass_environment(place, {"no": known.get("no_proxy", "")})
+
+
 def main() -> None:
     """Read, answer. `asked`: the controller's clock at that moment."""
     spec = {
@@ -216,6 +265,7 @@ def main() -> None:
         "ports": {"type": "list", "elements": "int", "default": []},
         "names": {"type": "list", "elements": "str", "default": []},
         "registry": {"type": "str", "default": ""},
+        "proxy": {"type": "str", "default": "", "no_log": True},
         "asked": {"type": "float", "required": True},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
@@ -233,6 +283,8 @@ def main() -> None:
         "confinement": confinement(),
         "podman": podman(),
         "registry": registry(asked["registry"]),
+        "proxy": proxy(asked["proxy"]),
+        "proxied": proxied(asked["registry"]),
         "root": os.geteuid() == 0,
         "ours": OURS.exists(),
     }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster import artefacts, kube
+from tests.cluster import artefacts, kube, proxy
 from tests.cluster import hosts as servers
 from tests.real import tlsregistry
 
@@ -68,6 +68,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def hosts() -> Iterator[Hosts]:
     """An engine that hosts are made on; those see the artefacts."""
     with servers.running({artefacts.directory(): kube.MOUNTED}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def campus_proxy() -> Iterator[proxy.Proxy]:
+    """The way outside for the hosts of a module that are told of it."""
+    with proxy.running() as running:
         yield running
 
 

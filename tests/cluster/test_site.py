@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cluster.proxy import PASSWORD
 from tests.cluster.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.hosts import Hosts
+    from tests.cluster.proxy import Proxy
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
 
@@ -22,12 +24,18 @@ NAMES = ("depot", "worker")
 SMALL = {group: {"/var/lib": 0.1} for group in GROUPS}
 
 
+def describe(site: Site, proxy: Proxy, **more: str) -> None:
+    """With a cache of a registry outside, which is the proxy's own port: it answers to whoever takes it for an ordinary server."""
+    cache = {"name": "outside", "upstream": f"http://{site.hosts.gateway}:{proxy.port}", "port": 5001}
+    site.describe(GROUPS, preflight_disk=SMALL, preflight_memory={}, registry_caches=[cache], **more)
+
+
 @pytest.fixture(scope="module")
-def site(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(hosts: Hosts, campus_proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     hosts.start("depot")
     hosts.start("worker", suite="trixie")
     site = Site(hosts, tmp_path_factory.mktemp("site"))
-    site.describe(GROUPS, preflight_disk=SMALL, preflight_memory={})
+    describe(site, campus_proxy, site_proxy=campus_proxy.url(hosts.gateway))
     yield site
     for name in NAMES:
         hosts.remove(name)
@@ -51,6 +59,7 @@ def test_no_secret_is_readable_by_another_account(site: Site, made: dict[str, An
     assert made
     secrets = {file.read_text().strip() for file in site.secrets.iterdir() if file.is_file() and file.suffix == "" and file.stat().st_size < 200}
     assert len(secrets) >= 3
+    secrets.add(PASSWORD)
     lines = "\n".join(sorted(secrets)).encode() + b"\n"
     places = "/etc /var /opt /srv /home /root /run /tmp /usr/local"
     for name in NAMES:
@@ -70,8 +79,39 @@ def test_no_secret_is_readable_by_another_account(site: Site, made: dict[str, An
 
 def test_logs_of_the_runs_hold_no_secret(site: Site, made: dict[str, Any]) -> None:
     secrets = [file.read_text().strip() for file in site.secrets.iterdir() if file.is_file() and file.suffix == "" and file.stat().st_size < 200]
+    secrets.append(PASSWORD)
     for file in site.folder.joinpath("state").rglob("*"):
         if file.is_file():
             text = file.read_text(encoding="utf-8", errors="replace")
             assert not any(secret in text for secret in secrets), file
     assert not any(secret in json.dumps(made) for secret in secrets)
+
+
+def told(site: Site) -> dict[str, bool]:
+    """Which of the registry's processes have a proxy in their environment."""
+    names = ("push", "pull", "cache-outside")
+    command = "tr '\\0' '\\n' </proc/$(systemctl show --property=MainPID --value binder-registry-{})/environ | grep -c -i ^https_proxy="
+    return {name: site.hosts.run("depot", command.format(name), check=False).stdout.strip() == "2" for name in names}
+
+
+def test_what_is_outside_is_asked_through_the_proxy_and_the_registry_is_not(site: Site, made: dict[str, Any], campus_proxy: Proxy) -> None:
+    assert made
+    archive = site.hosts.run("depot", "sed -n 's,^URIs: *[a-z]*://\\([^/:]*\\).*,\\1,p' /etc/apt/sources.list.d/site.sources").stdout.split()
+    assert set(archive) <= campus_proxy.asked
+    # The registry's cache asked its registry, too.
+    assert campus_proxy.asked - set(archive) == {site.hosts.gateway, "binder-onprem.invalid"}
+    assert campus_proxy.refused == 0
+    assert told(site) == {"push": False, "pull": False, "cache-outside": True}
+    shown = site.hosts.run("worker", "systemctl show --property=EnvironmentFiles podman.service").stdout
+    assert "/etc/binder-proxy/environment" in shown
+
+
+def test_without_the_variable_it_is_gone_from_where_it_was(site: Site, made: dict[str, Any], campus_proxy: Proxy) -> None:
+    assert made
+    describe(site, campus_proxy)
+    assert site.done("site")["changed"] > 0
+    assert site.done("site", "--check")["changed"] == 0
+    assert told(site) == {"push": False, "pull": False, "cache-outside": False}
+    for name in NAMES:
+        assert [path for path in site.look(name) if "proxy" in path and "binder" in path] == [], name
+        assert site.hosts.run(name, "ls -d /etc/systemd/system/podman.service.d /etc/containers/containers.conf.d", check=False).stdout == "", name

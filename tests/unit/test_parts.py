@@ -31,6 +31,19 @@ def test_no_secret_in_any_argument(config: Config) -> None:
     assert not any("canary-token" in word for part in parts.parts(config) for word in part.argv)
 
 
+def test_podman_reaches_registries_through_the_proxy_whose_account_only_root_reads(config: Config) -> None:
+    site = Config.model_validate({"home": config.home, "network": {"proxy": "http://name:secret@proxy:3128", "no_proxy": [".uni.example"]}})
+    (podman,) = [part for part in parts.parts(site) if part.hidden and part.name == "podman"]
+    assert dict(podman.hidden) == {
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://name:secret@proxy:3128"),
+        "NO_PROXY": "localhost,127.0.0.1,::1,.uni.example",
+    }
+    text = systemd.Systemd(site).text(podman)
+    assert "secret@" not in text
+    assert f"EnvironmentFile={site.secrets}/podman.env" in text
+    assert podman.revision() != next(part for part in parts.parts(config) if part.name == "podman").revision()
+
+
 def test_every_part_listens_on_loopback_or_where_people_come(config: Config) -> None:
     ready = {part.name: part.ready for part in parts.parts(config)}
     assert set(ready) == {"registry", "podman", "samples", "proxy", "hub", "daemon"}

@@ -26,6 +26,7 @@ GOOD: dict[str, Any] = {
     "clock": {"service": "chrony", "synchronised": True},
     "confinement": {"selinux": "absent", "policies": [], "apparmor": True, "firewall": ["nftables"], "dropping": []},
     "podman": "5.4.2", "registry": {"place": "registry:5443", "state": "trusted", "expires": 1000.0 + 90 * 86400}, "root": True, "ours": True,
+    "proxy": {"place": "proxy:3128", "state": "answers"}, "proxied": [],
 }  # fmt: skip
 WANTED: dict[str, Any] = {
     "groups": ["k3s_server", "builder"], "ports": {"6443": "k3s", "5000": "binder-registry"}, "paths": {"/var/lib/x": 50 * GIB},
@@ -79,6 +80,11 @@ def test_nothing_stands_against_a_good_host() -> None:
         ("warn", "podman", "Debian 13", lambda facts: facts.update(podman="4.3.1")),
         ("warn", "registry", "site", lambda facts: facts["registry"].update(expires=1000.0 + 5 * 86400)),
         ("fail", "registry", "CA", lambda facts: facts.update(registry={"place": "r:1", "state": "untrusted", "why": "self signed"})),
+        ("fail", "proxy", "site_proxy", lambda facts: facts.update(proxy={"place": "p:1", "state": "silent", "why": "refused"})),
+        ("fail", "proxy", "vault", lambda facts: facts.update(proxy={"place": "p:1", "state": "refuses"})),
+        ("fail", "proxy", "CA", lambda facts: facts.update(proxy={"place": "p:1", "state": "untrusted", "why": "self signed"})),
+        ("warn", "proxy", "Add registry to no_proxy", lambda facts: facts.update(proxied=["/etc/environment"])),
+        ("fail", "proxy", "Add registry to no_proxy", lambda facts: facts.update(proxied=["systemd's environment"])),
         ("fail", "registry", "Start it", lambda facts: facts.update(registry={"place": "r:1", "state": "silent", "why": "refused"})),
     ],
 )

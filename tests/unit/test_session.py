@@ -143,6 +143,8 @@ def test_the_sites_proxy_is_told_only_where_sessions_may_go_out() -> None:
     told = environment(chosen, Confinement.of(Config(network=network), None))
     assert told["https_proxy"] == told["HTTP_PROXY"] == "http://proxy:3128"
     assert told["no_proxy"] == "localhost,127.0.0.1,intern.example"
+    account = network.model_copy(update={"proxy": "https://name:secret@[2001:db8::1]:3128"})
+    assert environment(chosen, Confinement.of(Config(network=account), None))["https_proxy"] == "https://[2001:db8::1]:3128"
     alone = network.model_copy(update={"sessions": "none"})
     assert "https_proxy" not in environment(chosen, Confinement.of(Config(network=alone), None))
 

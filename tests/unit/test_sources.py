@@ -74,12 +74,13 @@ def test_a_file_that_is_not_there_is_named_by_its_key(home: Path) -> None:
 def test_learning_keeps_the_answers_and_asks_the_network_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
-    def linked(pypi: str, npm: str) -> frozenset[tuple[str, int]]:
+    def linked(pypi: str, npm: str, env: dict[str, str]) -> frozenset[tuple[str, int]]:
         asked.append((pypi, npm))
+        assert env["HTTPS_PROXY"] == "http://proxy.example:3128"
         return frozenset({("cdn.example", 443)})
 
     monkeypatch.setattr(clients, "linked_hosts", linked)
-    config = Config(home=home)
+    config = Config.model_validate({"home": home, "network": {"proxy": "http://proxy.example:3128"}})
     for _ in range(2):
         assert ("cdn.example", 443) in sources.learn(config).hosts
     assert asked == [("https://index.example/simple", "https://npm.example/")]
