@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from binder_onprem import config as configuration
 from binder_onprem.errors import HostUnfit
-from binder_onprem.host import sources
+from binder_onprem.host import forwarding, sources
 from binder_onprem.host.firewall import Firewall, bridges, remove, standing
 
 if TYPE_CHECKING:
@@ -33,8 +33,12 @@ def lies(config: Config) -> bool:
 
 
 def take_away(config: Config) -> None:
-    """Remove both, and bridges that an engine which could not clear up has left: their addresses would keep the next networks from being made."""
+    """Remove both, and what an engine which could not clear up has left.
+
+    Its bridges' addresses would keep the next networks from being made, its rules would lead ports to containers that are not meant.
+    """
     remove(config)
+    forwarding.clear(config)
     remove_gate_address(config)
     for bridge in bridges(config):
         _ip("link", "del", bridge)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binder_onprem.errors import Busy, HostUnfit
-from binder_onprem.host import engine_files, ground, loginfiles, place, pool, ports, probes, site_files, sources, standing
+from binder_onprem.host import engine_files, forwarding, ground, loginfiles, place, pool, ports, probes, site_files, sources, standing
 from binder_onprem.host import machine as host
 from binder_onprem.host.parts import Part, parts
 from binder_onprem.host.supervision import Supervision, supervision
@@ -187,8 +187,11 @@ def _end_containers(config: Config) -> None:
         return
     ids = _podman(config, "ps", "--all", "--quiet").split()
     if ids:
+        namespaces = _podman(config, "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", *ids).split()
         _podman(config, "stop", "--ignore", "--time", "3", *ids)
         _podman(config, "rm", "--force", "--ignore", "--volumes", *ids)
+        for namespace in namespaces:  # none is left, unless podman's helper for networks has failed
+            forwarding.forget(Path(namespace))
     for network in ("binder-sessions", "binder-builds"):
         _podman(config, "network", "rm", network)
 

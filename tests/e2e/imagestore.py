@@ -94,14 +94,14 @@ def _load(place: Path, archive: str) -> None:
 
 
 def _linked(store: Path, storage: Path) -> bool:
-    """Whether the file system does it; nothing of podman's has looked at `storage` yet, which it would mount on itself."""
+    """Whether the file system does it and has room; nothing of podman's has looked at `storage` yet, which it would mount on itself."""
     storage.mkdir(mode=0o711)
-    subprocess.run(["cp", "--archive", *(store / name for name in RECORDS), storage], check=True)
-    done = subprocess.run(["cp", "--archive", "--link", store / "overlay", storage], capture_output=True, check=False)
+    copied = subprocess.run(["cp", "--archive", *(store / name for name in RECORDS), storage], check=False).returncode == 0
+    linked = copied and subprocess.run(["cp", "--archive", "--link", store / "overlay", storage], capture_output=True, check=False).returncode == 0
     for file in (*storage.glob("overlay/*"), *storage.glob("overlay/*/*")):
         if file.is_file() and not file.is_symlink():
             _own(file)
-    return done.returncode == 0
+    return linked
 
 
 def _own(file: Path) -> None:

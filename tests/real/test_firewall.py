@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binder_onprem.config import Config
-from binder_onprem.host import engine_files, firewall, ground, networks, parts, probes, site_files
+from binder_onprem.host import engine_files, firewall, ground, networks, parts, probes, site_files, up
 from binder_onprem.host import machine as host
 from binder_onprem.host.sources import Sources
 from tests.e2e.stand import free_pool, free_ports
@@ -161,6 +161,42 @@ def test_neighbours_are_out_of_reach_and_the_published_port_is_not(engine: Engin
         assert any(engine.probe(networks.SESSIONS, target) == {target: "open"} for _ in range(4))
     finally:
         engine.podman("rm", "--force", "--time", "0", first)
+
+
+@pytest.mark.parametrize("helper", ["works", "fails"])
+def test_containers_that_end_together_leave_no_namespaces_and_no_rules(engine: Engine, helper: str) -> None:
+    config, file = engine.config, engine.config.home / "etc" / "containers.conf"
+    published = ("-p", f"{config.session_address}::8888")
+    for _ in range(3):
+        engine.podman("run", "-d", f"--network={networks.SESSIONS}", *published, *LIMITS, "--rootfs", "/:O", "/usr/bin/sleep", "600")
+    names = engine.podman("ps", "--quiet").split()
+    namespaces = [Path(found) for found in engine.podman("inspect", "--format", "{{.NetworkSettings.SandboxKey}}", *names).split()]
+    assert len(set(namespaces)) == 3
+    assert len(forwarded(config)) >= 3
+    text = file.read_text()
+    try:
+        if helper == "fails":
+            failing = config.home / "tmp" / "netavark"
+            failing.write_text("#!/bin/sh\nexit 1\n")
+            failing.chmod(0o755)
+            file.write_text(text.replace("[engine]", f'[engine]\nhelper_binaries_dir = ["{failing.parent}"]'))
+        up._end_containers(config)
+        assert engine.podman("ps", "--all", "--quiet") == ""
+    finally:
+        file.write_text(text)
+    if helper == "fails":
+        assert forwarded(config)
+    ground.take_away(config)
+    assert [name for name in namespaces if name.exists()] == []
+    assert forwarded(config) == []
+    networks.make(config)
+
+
+def forwarded(config: Config) -> list[str]:
+    """Rules of podman's that name an address of the site's range."""
+    listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    start = str(config.session_network.network_address).rsplit(".", 2)[0]
+    return [line.strip() for line in listed.partition("table ip nat")[2].splitlines() if f" {start}." in line]
 
 
 def test_no_address_of_ipv6_in_containers(engine: Engine) -> None:
