@@ -102,8 +102,6 @@ def asks(order: Order, units: tuple[str, ...]) -> Iterator[Ask]:
     if units:
         yield Ask("units.txt", ("systemctl", "status", "--no-pager", "--full", "--lines=0", *units))
         yield Ask("units-show.txt", ("systemctl", "show", f"--property={','.join(PROPERTIES)}", *units))
-    if "control" in order.groups:
-        yield from _binder(order)
     since = (f"--since={order.since}",) if order.since else ()
     for unit in units:
         yield Ask(
@@ -111,6 +109,8 @@ def asks(order: Order, units: tuple[str, ...]) -> Iterator[Ask]:
         )
     if "k3s_server" in order.groups:
         yield from _cluster(order)
+    if "control" in order.groups:
+        yield from _binder(order)
     yield Ask(
         "journal/kernel.log", ("journalctl", "--quiet", "--no-pager", "--output=short-iso", "--dmesg", "--priority=warning", "--lines=300", *since)
     )
@@ -150,7 +150,7 @@ def _machine() -> Iterator[Ask]:
 def _binder(order: Order) -> Iterator[Ask]:
     program = (*_program(order), "--home", order.home, *(("--config", order.config) if order.config else ()))
     yield Ask("binder-status.json", (*program, "status", "--json"), 60)
-    yield Ask("binder-check.json", (*program, "check", "--json"), 90)
+    yield Ask("binder-check.json", (*program, "check", "--json"), 120)
     etc = Path(order.home, "etc")
     if (etc / "storage.conf").exists():
         names = {"CONTAINERS_CONF": "containers.conf", "CONTAINERS_STORAGE_CONF": "storage.conf", "CONTAINERS_REGISTRIES_CONF": "registries.conf"}

@@ -206,7 +206,7 @@ def test_a_bug_report_has_every_host_and_no_secret(site: Site) -> None:
     site.hosts.run(
         "head", f"logger --tag=x; systemd-run --quiet --wait --unit=binder-noise echo 'GET /user/alice/lab?token={token} password: hunter2'"
     )
-    code, told = site.deploy("support")
+    code, told = site.deploy("support", "-e", "support_seconds=400")
     assert code == 0, told["failures"]
     assert {name: levels(rows, "ok").keys() for name, rows in told["support"].items()} == {name: {"support"} for name in NAMES}
     (path,) = (site.folder / "support").iterdir()
@@ -226,7 +226,7 @@ def test_a_bug_report_has_every_host_and_no_secret(site: Site) -> None:
     assert "token=[removed]" in noise
     text = "\n".join(found.values())
     planted = {file.name: file.read_text().strip() for file in site.secrets.iterdir() if file.suffix == "" and file.stat().st_size < 200}
-    own = site.hosts.run("head", "cat /var/lib/binder-onprem/secrets/* | sed 's/.*[:=]//'").stdout.split()
+    own = re.findall(r"\b[0-9a-f]{64}\b", site.hosts.run("head", "cat /var/lib/binder-onprem/secrets/*").stdout)
     assert len(planted) >= 4
     assert len(own) >= 6
     assert [value for value in (*planted.values(), *own, token, "hunter2", "alice", "PRIVATE KEY") if value in text] == []
