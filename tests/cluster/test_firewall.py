@@ -115,13 +115,18 @@ def test_a_change_reaches_hosts_that_a_play_is_not_about(site: Site) -> None:
 
 
 def test_rules_are_there_after_a_boot_and_after_others_are_emptied(site: Site) -> None:
-    hosts = site.hosts
-    rules = hosts.run("wall", "nft list table inet binder_site | grep saddr").stdout
+    hosts, asked = site.hosts, "nft list table inet binder_site | grep saddr"
+    rules = hosts.run("wall", asked).stdout
     hosts.power_off("wall")
     hosts.power_on("wall")
-    assert hosts.run("wall", "nft list table inet binder_site | grep saddr").stdout == rules
-    hosts.run("wall", "systemctl start nftables; systemctl restart nftables; systemctl reload nftables")
-    assert hosts.run("wall", "nft list table inet binder_site | grep saddr").stdout == rules
+    assert hosts.run("wall", asked).stdout == rules
+    hosts.run("wall", "systemctl start nftables")
+    for order in ("restart", "reload"):
+        hosts.run("wall", f"systemctl {order} nftables")
+        end = time.monotonic() + 30
+        while hosts.run("wall", asked, check=False).stdout != rules:
+            assert time.monotonic() < end, order
+            time.sleep(0.2)
     listen(site)
 
 
