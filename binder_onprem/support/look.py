@@ -16,7 +16,7 @@ import time
 import zlib
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from binder_onprem.support.pseudonyms import anonymous, names_in, people
 from binder_onprem.support.redaction import net, redacted, values_of, words_of
@@ -124,9 +124,12 @@ def _cleaned(order: Order, files: dict[str, str], notes: list[str], known: tuple
     clean_notes = [redacted(note, known) for note in notes]
     if not order.key:
         return {"files": clean, "notes": clean_notes}
-    names = people({name for text in clean.values() for name in names_in(text)} | _hub_users(order), _programs())
+    # Settings name accounts of programs where logs name people, except the Binder's own, which name who may do what.
+    told = [text for name, text in clean.items() if not name.startswith("settings/") or name.endswith("/config.yaml")]
+    users, services = _hub(order, "users"), _hub(order, "services")
+    names = people({name for text in told for name in names_in(text)} | users, _programs() | services)
     return {
-        "files": {anonymous(name, names, order.key): anonymous(text, names, order.key) for name, text in clean.items()},
+        "files": {name: anonymous(text, names, order.key) for name, text in clean.items()},
         "notes": [anonymous(note, names, order.key) for note in clean_notes],
     }
 
@@ -136,14 +139,14 @@ def _programs() -> frozenset[str]:
     return frozenset(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid < SYSTEM or entry.pw_uid == NOBODY)
 
 
-def _hub_users(order: Order) -> set[str]:
-    """Everybody whom the hub knows, where there is one."""
+def _hub(order: Order, table: Literal["users", "services"]) -> frozenset[str]:
+    """Everybody, or every program, whom the hub knows, where there is one."""
     file = Path(order.home, "hub", "jupyterhub.sqlite")
     if not file.exists():
-        return set()
+        return frozenset()
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=2)) as database:
-        return {str(row[0]) for row in database.execute("SELECT name FROM users")}
-    return set()
+        return frozenset(str(row[0]) for row in database.execute(f"SELECT name FROM {table}"))  # noqa: S608 - one of two words of ours
+    return frozenset()
 
 
 def packed(found: dict[str, Any]) -> str:

@@ -28,7 +28,8 @@ _PLACES: Final = (
 _MAIL: Final = re.compile(r"(?<![\w.+%@-])(?!git@)[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}[a-z]{2,24}\b", re.IGNORECASE)
 _UNIT: Final = re.compile(r".*\.(?:service|slice|timer|socket|target|mount|scope)", re.IGNORECASE)
 _NOBODY: Final = re.compile(
-    r"person-[0-9a-f]{8}|.*\[re(?:moved|dacted)\].*|[\d.:-]*|none|null|true|false|api|hub|users?|admin|root|jovyan|server|system.*|.*-[0-9a-f]{16}",
+    r"person-[0-9a-f]{8}|.*\[re(?:moved|dacted)\].*|[\d.:-]*|none|null|true|false|api|hub|users?|admin|root|jovyan|server|system.*|"
+    r"binder.*|push|pull|builder|proxy|daemon|registry|containers|jupyter.*|kubernetes.*|k3s.*|postgres.*|anonymous|unknown|.*-[0-9a-f]{16}",
     re.IGNORECASE,
 )
 """What stands where names stand and is none; the last are sessions of nobody in particular, by repository and launch."""

@@ -80,7 +80,7 @@ _PATTERNS: Final = (
     (("3d",), re.compile(rf"(?P<name>(?:{_WORDS}|code|key|state|ticket){_ENCODED}3d)(?:(?!{_ENCODED}(?:26|23))[^\s\"'&])+", re.IGNORECASE)),
     (
         ("?", "&"),
-        re.compile(r"(?P<name>[?&](?:code|state|sig|key|ticket|nonce|session_state|assertion|samlresponse)=)[^&\s\"']+", re.IGNORECASE),
+        re.compile(r"(?P<name>[?&](?:code|state|sig|key|ticket|nonce|session_state|assertion|samlresponse)=)[^&\s\"']{10,}", re.IGNORECASE),
     ),
     (_TELLING, _ASSIGNED),
     (

@@ -36,7 +36,7 @@ ENV = {"PATH": os.environ["PATH"]}
 def home(tmp_path: Path) -> Path:
     """Of a Binder that logs its secrets."""
     place = tmp_path / "home"
-    for name in ("secrets", "hub", "logs/parts"):
+    for name in ("secrets", "hub", "logs/parts", "etc"):
         (place / name).mkdir(parents=True)
     (place / "secrets" / "site-secret").write_text(PLANTED["site"] + "\n")
     (place / "hub" / "cookie-secret").write_text(PLANTED["cookie"] + "\n")
@@ -49,19 +49,23 @@ def home(tmp_path: Path) -> Path:
         "agent-token-file": str(tmp_path / "dashed"),
     }
     (place / "config.yaml").write_text(yaml.safe_dump(settings))
+    (place / "etc" / "storage.conf").write_text('remap-user = "carl"')
     log = "\n".join([
         "first",
         *(f"a {value} z {base64.b64encode(('u:' + value).encode()).decode()}" for name, value in PLANTED.items() if name != "session"),
         f"GET /user/alice/lab?token={PLANTED['session']} 200 (alice@10.0.0.1)",
         '{"event": "launched", "user": "bob"}',
         "carol has asked, alice, too",
+        "200 GET /hub/api/users?state=active (binder@127.0.0.1); 200 GET /hub/api (course@127.0.0.1)",
         "last",
     ])  # fmt: skip
     (place / "logs" / "parts" / "hub.log").write_text(log)
     (place / "logs" / "parts" / "link.log").symlink_to(tmp_path / "elsewhere")
     with closing(sqlite3.connect(place / "hub" / "jupyterhub.sqlite")) as database:
         database.execute("CREATE TABLE users (name TEXT)")
+        database.execute("CREATE TABLE services (name TEXT)")
         database.execute("INSERT INTO users VALUES ('carol')")
+        database.execute("INSERT INTO services VALUES ('course')")
         database.commit()
     return place
 
@@ -78,6 +82,8 @@ def test_a_report_has_what_is_needed_and_no_secret_and_nobodys_name(home: Path) 
     log = found["files"]["logs/hub.log"]
     assert log.startswith("first\n")
     assert log.endswith("\nlast")
+    assert "state=active (binder@127.0.0.1); 200 GET /hub/api (course@127.0.0.1)" in log
+    assert 'remap-user = "carl"' in found["files"][f"settings{home}/etc/storage.conf"]
     pseudonyms = {word for word in log.replace("/", " ").replace(",", " ").replace('"', " ").split() if word.startswith("person-")}
     assert len(pseudonyms) == 3
     assert "port: 8600" in found["files"][f"settings{home}/config.yaml"]
