@@ -35,6 +35,25 @@ PLAYBOOK: Final = Path(__file__).with_name("firewall.yml")
 INSTALL = "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends"
 LOOK = "nft list tables; ls /etc /etc/systemd/system /etc/systemd/system/*.wants"
 
+PODS = """
+set -e
+ip link add cni0 type bridge
+ip addr add 10.42.{own}.1/24 dev cni0
+ip link set cni0 up
+ip link add flannel.1 type vxlan id 1 dstport 8472 local {here} remote {there}
+ip addr add 10.42.{own}.0/32 dev flannel.1
+ip link set flannel.1 up
+ip route add 10.42.{other}.0/24 via 10.42.{other}.0 dev flannel.1 onlink
+ip netns add pod
+ip link add pod0 type veth peer name eth0 netns pod
+ip link set pod0 master cni0 up
+ip -n pod addr add 10.42.{own}.2/24 dev eth0
+ip -n pod link set eth0 up
+ip -n pod route add default via 10.42.{own}.1
+echo 1 >/proc/sys/net/ipv4/ip_forward
+"""
+"""A pod with its network to the other node's, as flannel makes it."""
+
 
 @pytest.fixture(scope="module")
 def site(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -42,13 +61,28 @@ def site(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     site = Site(hosts, tmp_path_factory.mktemp("walls"))
     site.describe(GROUPS, site_firewall=True, binder_settings={"listen": {"host": hosts.address("wall")}})
     listen(site)
+    pods(site, "peer")
     yield site
     for name in NAMES:
         hosts.remove(name)
 
 
+def pods(site: Site, name: str) -> None:
+    """A host gets its pod and the way to the other's."""
+    own, other = (1, 2) if name == "wall" else (2, 1)
+    here, there = site.hosts.address(name), site.hosts.address("peer" if name == "wall" else "wall")
+    site.hosts.run(name, PODS.format(own=own, other=other, here=here, there=there))
+
+
+def paired(site: Site) -> bool:
+    """Whether pods of the two nodes reach each other, from either side."""
+    ways = (("wall", "10.42.2.2"), ("peer", "10.42.1.2"))
+    return all(site.hosts.run(name, f"ip netns exec pod ping -c1 -W2 {other}", check=False).returncode == 0 for name, other in ways)
+
+
 def listen(site: Site) -> None:
-    """Somebody answers at each port."""
+    """Somebody answers at each port of the host, and it has a pod."""
+    pods(site, "wall")
     for port in (REGISTRY, KUBELET, PUBLIC, API, OTHER):
         site.hosts.run("wall", f"systemd-run -q --unit=listens{port} python3 -m http.server {port}")
     end = time.monotonic() + 30
@@ -93,6 +127,7 @@ def stands(site: Site, *, strict: bool) -> None:
     assert {port: reached(site, port) for port in strangers} == strangers
     hosts = dict.fromkeys((REGISTRY, KUBELET, PUBLIC, API), True)
     assert {port: known(site, port) for port in hosts} == hosts
+    assert paired(site)
 
 
 def test_a_table_of_ours_keeps_strangers_from_the_sites_ports(site: Site) -> None:
@@ -132,6 +167,7 @@ def test_rules_are_there_after_a_boot_and_after_others_are_emptied(site: Site) -
 
 def test_ufw_is_told_and_the_table_goes(site: Site) -> None:
     site.hosts.run("wall", f"systemctl stop nftables; {INSTALL} ufw && ufw allow 22/tcp && ufw --force enable")
+    assert not paired(site)
     assert "wall" in changed(play(site))
     stands(site, strict=True)
     assert changed(play(site)) == set()
@@ -143,6 +179,7 @@ def test_firewalld_is_told_and_ufw_is_as_before_and_nothing_stays_behind(site: S
     hosts = site.hosts
     look = "ufw show added; firewall-cmd --list-all-zones; firewall-cmd --permanent --list-all-zones"
     hosts.run("wall", f"ufw --force disable; {INSTALL} netbase firewalld && systemctl start firewalld")
+    assert not paired(site)
     before = [line for line in hosts.run("wall", f"{look}; {LOOK}").stdout.splitlines() if "binder-site" not in line]
     assert "wall" in changed(play(site))
     stands(site, strict=True)

@@ -58,7 +58,6 @@ class Site:
             "namespace_helm": str(artefacts.helm()),
             "preflight_disk": {},
             "canary_every": "12h",
-            "site_firewall": True,
             "binder_settings": {"listen": {"host": "0.0.0.0"}, "network": {"allow": ["127.0.0.0/8"]}},  # noqa: S104 - the hosts' own network
         }
         self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("head",), "control": ("head",)}
