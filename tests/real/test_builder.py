@@ -49,7 +49,8 @@ def home() -> Iterator[Path]:
     if "BINDER_ONPREM_TEST_HOME" in os.environ:
         yield Path(os.environ["BINDER_ONPREM_TEST_HOME"])
         return
-    stand = Stand.new(samples=False)
+    # Its daemon would sweep what these tests make beside it, on a machine that is busy for two minutes.
+    stand = Stand.new(samples=False, passes={"reconcile": 3600})
     try:
         stand.up()
         yield stand.home

@@ -51,7 +51,8 @@ def engine() -> Iterator[Engine]:
         ENGINE.append(Engine(os.environ["BINDER_ONPREM_TEST_SANDBOX"], Path(os.environ["BINDER_ONPREM_TEST_PODMAN"])))
         yield ENGINE[-1]
         return
-    stand = Stand.new(samples=False)
+    # Its daemon would sweep what these tests make beside it, on a machine that is busy for two minutes.
+    stand = Stand.new(samples=False, passes={"reconcile": 3600})
     try:
         stand.up()
         ENGINE.append(Engine(json.loads((stand.home / "images.json").read_text())["sandbox"], stand.home / "run" / "podman.sock"))
