@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import ssl
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
@@ -40,9 +41,9 @@ def engine_of(url: str) -> AsyncEngine:
     """An engine that has not connected yet, with the pragmas and limits that everything here relies on."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(
-            url, pool_pre_ping=True, pool_size=10, connect_args={"command_timeout": COMMAND_SECONDS, "timeout": COMMAND_SECONDS}
-        )
+        patience = {"command_timeout": COMMAND_SECONDS, "timeout": COMMAND_SECONDS}
+        plain, secured = _secured(parsed)
+        return create_async_engine(plain, pool_pre_ping=True, pool_size=10, connect_args={**patience, **secured})
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(url)
@@ -56,6 +57,15 @@ def engine_of(url: str) -> AsyncEngine:
         cursor.close()
 
     return engine
+
+
+def _secured(url: sa.URL) -> tuple[sa.URL, dict[str, object]]:
+    """A URL with ``ssl=verify-full`` without it, and what has the driver do so: by itself it knows no CA but one of a file in the account's home."""
+    if url.query.get("ssl") != "verify-full":
+        return url, {}
+    given = url.query.get("sslrootcert")
+    context = ssl.create_default_context(cafile=given if isinstance(given, str) else None)
+    return url.difference_update_query(["ssl", "sslrootcert"]), {"ssl": context}
 
 
 def migrate(connection: sa.Connection) -> None:

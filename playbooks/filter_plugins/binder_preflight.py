@@ -21,6 +21,8 @@ INODES = 0.9
 MTU = 1280
 """Bytes; with flannel's 50 less than this, IPv6 and many campus tunnels break."""
 PODMAN = (4, 3)
+POSTGRESQL = 13
+"""What drops a database with who is connected."""
 KUBERNETES = frozenset({"k3s_server", "k3s_agent"})
 WATCHERS = 512
 """Instances of inotify below which a node of many pods fails with "too many open files"."""
@@ -251,6 +253,25 @@ def _podman(facts: Facts, wanted: Facts) -> Iterator[Finding]:
         yield finding("ok", "podman", version)
 
 
+def _postgresql(facts: Facts, wanted: Facts) -> Iterator[Finding]:
+    if "database" not in wanted["groups"]:
+        return
+    found, name = facts["postgresql"], wanted["cluster"]
+    same = [version for version, cluster in found.get("clusters", []) if cluster == name]
+    if not found:
+        yield finding("ok", "PostgreSQL", "not there yet; site installs it")
+    elif same and name not in found["ours"]:
+        fix = "Choose another name for ours: postgresql_cluster. What is there is left alone."
+        yield finding("fail", "PostgreSQL", f"a cluster {same[-1]}/{name} is there already that is not ours", fix)
+    elif same and same[-1] not in found["programs"]:
+        fix = f"Install postgresql-{same[-1]}, then, to go on to the newer one: pg_upgradecluster {same[-1]} {name}."
+        yield finding("fail", "PostgreSQL", f"the programs of cluster {same[-1]}/{name} are gone", fix)
+    elif not same and float(found["programs"][-1]) < POSTGRESQL:
+        yield finding("fail", "PostgreSQL", found["programs"][-1], f"Install {POSTGRESQL} or later (Debian 12 has 15).")
+    else:
+        yield finding("ok", "PostgreSQL", f"{same[-1]}, cluster {name}" if same else f"{found['programs'][-1]}; ours gets a cluster of its own")
+
+
 def _registry(facts: Facts, wanted: Facts) -> Iterator[Finding]:
     found = facts["registry"]
     if not found:
@@ -326,6 +347,7 @@ JUDGES: tuple[Callable[[Facts, Facts], Iterator[Finding]], ...] = (
     _clock,
     _confinement,
     _podman,
+    _postgresql,
     _registry,
     _proxy,
 )

@@ -39,7 +39,7 @@ def binder_status_rows(facts: Facts, groups: list[str], days: int, node: Facts |
         days: Until the end of a certificate, from which on it is warned of.
         node: What the cluster says of this host; None where it is no node.
     """
-    rows = [*_units(facts, groups), *_disks(facts), *_certificates(facts, days), *_binder(facts, groups)]
+    rows = [*_units(facts, groups), *_disks(facts), *_certificates(facts, days), *_database(facts, groups), *_binder(facts, groups)]
     return rows + (list(_node(node)) if node is not None else [])
 
 
@@ -85,6 +85,21 @@ def _certificates(facts: Facts, days: int) -> Iterator[Finding]:
         yield finding("fail" if left < 1 else "warn", "certificates", text, "binder-onprem deploy certificates -i INVENTORY")
     else:
         yield finding("ok", "certificates", text)
+
+
+def _database(facts: Facts, groups: list[str]) -> Iterator[Finding]:
+    if "database" not in groups:
+        return
+    found = facts["database"]
+    if found is None:
+        yield finding("fail", "database", "is not there", "Run site.")
+    elif not found["told"]:
+        unit = f"postgresql@{found['cluster'].replace('/', '-')}"
+        fix = f"journalctl -u {unit} -n 20, /var/log/postgresql/{unit.replace('@', '-')}.log, then: systemctl start {unit}"
+        yield finding("fail", "database", f"PostgreSQL {found['cluster']} does not answer: no launches", fix)
+    else:
+        told = found["told"]
+        yield finding("ok", "database", f"PostgreSQL {told['version']} answers: {told['size']}, {told['connections']} connections")
 
 
 def _binder(facts: Facts, groups: list[str]) -> Iterator[Finding]:

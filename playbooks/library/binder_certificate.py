@@ -1,8 +1,8 @@
 #!/usr/bin/python
 """The site's CA and certificates of it, made on the controller: files below a directory of its user alone.
 
-Without `names` the CA is made (``ca.pem``, ``ca.key``); with names a server's certificate (``NAME.pem``, ``NAME.key``), anew when it ends within
-`days`, when its names are others, or when another CA has signed it.
+Without `names` the CA is made (``ca.pem``, ``ca.key``); with names a server's certificate (``FILE.pem``, ``FILE.key``, after its first name unless
+`file` is given), anew when it ends within `days`, when its names are others, or when another CA has signed it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def make_ca(directory: Path, subject: str) -> None:
     write(directory / "ca.pem", signed.public_bytes(PEM))
 
 
-def make_server(directory: Path, names: Sequence[str], ca: x509.Certificate, ca_key: Any) -> None:
+def make_server(directory: Path, names: Sequence[str], ca: x509.Certificate, ca_key: Any, file: str = "") -> None:
     """A certificate for a server; its key is new each time."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key())  # type: ignore[arg-type]
@@ -88,15 +88,15 @@ def make_server(directory: Path, names: Sequence[str], ca: x509.Certificate, ca_
     made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     made = made.add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     signed = made.add_extension(issuer_id, critical=False).sign(ca_key, hashes.SHA256())
-    write(directory / f"{names[0]}.key", key_bytes(key))
-    write(directory / f"{names[0]}.pem", signed.public_bytes(PEM))
+    write(directory / f"{file or names[0]}.key", key_bytes(key))
+    write(directory / f"{file or names[0]}.pem", signed.public_bytes(PEM))
 
 
-def objection(directory: Path, names: Sequence[str], ca: x509.Certificate, days: int) -> str:
+def objection(directory: Path, names: Sequence[str], ca: x509.Certificate, days: int, file: str = "") -> str:
     """Why a server's certificate has to be made anew; "" where it is good."""
     try:
-        found = x509.load_pem_x509_certificate((directory / f"{names[0]}.pem").read_bytes())
-        key = serialization.load_pem_private_key((directory / f"{names[0]}.key").read_bytes(), None)
+        found = x509.load_pem_x509_certificate((directory / f"{file or names[0]}.pem").read_bytes())
+        key = serialization.load_pem_private_key((directory / f"{file or names[0]}.key").read_bytes(), None)
         found.verify_directly_issued_by(ca)
     except FileNotFoundError:
         return "there is none"
@@ -123,6 +123,7 @@ def main() -> None:
     spec = {
         "directory": {"type": "path", "required": True},
         "names": {"type": "list", "elements": "str", "default": []},
+        "file": {"type": "str", "default": ""},
         "subject": {"type": "str", "default": "CA of this Binder"},
         "days": {"type": "int", "default": 30},
     }
@@ -137,9 +138,9 @@ def main() -> None:
     if module.check_mode and not ca.exists():
         module.exit_json(changed=True, why="there is no CA yet")
     authority, authority_key = load_ca(module, ca, ca_key)
-    why = objection(directory, names, authority, module.params["days"])
+    why = objection(directory, names, authority, module.params["days"], module.params["file"])
     if why and not module.check_mode:
-        make_server(directory, names, authority, authority_key)
+        make_server(directory, names, authority, authority_key, module.params["file"])
     module.exit_json(changed=bool(why), why=why)
 
 

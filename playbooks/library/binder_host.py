@@ -198,6 +198,14 @@ def podman() -> str:
     return words[-1] if words else ""
 
 
+def postgresql() -> dict[str, Any]:
+    """Version of the programs, clusters with theirs, and which of these are ours; {} where there are none."""
+    lines = (said("pg_lsclusters", "--no-header") or "").splitlines()
+    programs = sorted((path.parts[4] for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")), key=float)
+    ours = json.loads(read("/var/lib/binder-deploy/postgresql.json") or "[]")
+    return {"programs": programs, "clusters": [line.split()[:2] for line in lines], "ours": ours} if programs or lines else {}
+
+
 def registry(place: str) -> dict[str, Any]:
     """Whether something answers at ``host:port`` and whether this host trusts it; {} without a place."""
     if not place:
@@ -282,6 +290,7 @@ def main() -> None:
         "clock": clock(),
         "confinement": confinement(),
         "podman": podman(),
+        "postgresql": postgresql(),
         "registry": registry(asked["registry"]),
         "proxy": proxy(asked["proxy"]),
         "proxied": proxied(asked["registry"]),

@@ -15,6 +15,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 PATTERNS = ("binder-*", "k3s*")
+SQL = """SELECT current_setting('server_version'), pg_size_pretty(pg_database_size('{name}')),
+(SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}')"""
 
 
 def said(*command: str, failing: bool = False) -> str:
@@ -63,12 +65,26 @@ def disk(path: str) -> dict[str, float]:
     return {"used": 1 - room.f_bavail / room.f_blocks, "inodes": inodes, "free": room.f_bavail * room.f_frsize}
 
 
+def database(cluster: str, name: str) -> dict[str, Any] | None:
+    """Version, size and connections of the Binder's PostgreSQL, empty where it does not answer; None where there is none."""
+    versions = sorted((path.parts[3] for path in Path("/etc/postgresql").glob(f"*/{cluster}")), key=float)
+    if not versions:
+        return None
+    server = f"{versions[-1]}/{cluster}"
+    command = ("psql", f"--cluster={server}", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={SQL.format(name=name)}", "postgres")
+    words = said("runuser", "-u", "postgres", "--", *command).strip().split("|")
+    answers = len(words) == 3  # noqa: PLR2004 - what is asked
+    return {"cluster": server, "told": dict(zip(("version", "size", "connections"), words, strict=True)) if answers else {}}
+
+
 def main() -> None:
     """Read, answer."""
     spec = {
         "paths": {"type": "list", "elements": "path", "default": []},
         "certificates": {"type": "list", "elements": "str", "default": []},
         "command": {"type": "list", "elements": "str", "default": []},
+        "cluster": {"type": "str", "default": ""},
+        "database": {"type": "str", "default": "binder"},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     asked = module.params
@@ -79,6 +95,7 @@ def main() -> None:
             "units": units(),
             "disks": {path: disk(path) for path in asked["paths"] if Path(path).exists()},
             "certificates": certificates(asked["certificates"]),
+            "database": database(asked["cluster"], asked["database"]) if asked["cluster"] else None,
             "binder": binder(asked["command"]) if there else None,
             "now": time.time(),
         },

@@ -61,7 +61,7 @@ class Site:
             "binder_settings": {"listen": {"host": "0.0.0.0"}, "network": {"allow": ["127.0.0.0/8"]}},  # noqa: S104 - the hosts' own network
         }
         self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("head",), "control": ("head",)}
-        self.groups |= {"monitoring": ("reg",)}
+        self.groups |= {"monitoring": ("reg",), "database": ("reg",)}
         self.write()
 
     def write(self) -> None:

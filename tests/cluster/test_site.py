@@ -1,15 +1,20 @@
-"""The playbooks on bare hosts, brought to what the inventory says: a registry on Debian 12, a builder on Debian 13."""
+"""The playbooks on bare hosts, brought to what the inventory says: a registry on Debian 12, a builder and the database on Debian 13."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from binder_onprem.errors import StoreUnavailable
+from binder_onprem.store import open_engine, open_store
 from tests.cluster.proxy import PASSWORD
 from tests.cluster.site import Site
+from tests.unit.parts import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,15 +24,32 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
 
-GROUPS = {"registry": ("depot",), "builder": ("worker",)}
+GROUPS = {"registry": ("depot",), "builder": ("worker",), "database": ("worker",)}
 NAMES = ("depot", "worker")
+PORT = 5433
+ID = "0" * 16
+OTHERS = """set -e; export DEBIAN_FRONTEND=noninteractive; apt-get -qq update; apt-get -qq -y --no-install-recommends install postgresql
+runuser -u postgres -- psql -q -c 'CREATE TABLE theirs (x int)'"""
+"""Somebody's own PostgreSQL, which was there before."""
+STRANGER = f"""
+import socket, ssl, struct, sys
+plain = socket.create_connection(("worker", {PORT}))
+plain.sendall(struct.pack("!ii", 8, 80877103))
+assert plain.recv(1) == b"S"
+tls = ssl.create_default_context(cafile="/usr/local/share/ca-certificates/binder-onprem-site.crt").wrap_socket(plain, server_hostname="worker")
+words = b"user\0binder\0database\0binder\0\0"
+tls.sendall(struct.pack("!ii", 8 + len(words), 196608) + words)
+print(tls.recv(1000))
+"""
+"""What PostgreSQL tells another host that comes by TLS."""
 SMALL = {group: {"/var/lib": 0.1} for group in GROUPS}
 
 
 def describe(site: Site, proxy: Proxy, **more: str) -> None:
     """With a cache of a registry outside, which is the proxy's own port: it answers to whoever takes it for an ordinary server."""
     cache = {"name": "outside", "upstream": f"http://{site.hosts.gateway}:{proxy.port}", "port": 5001}
-    site.describe(GROUPS, preflight_disk=SMALL, preflight_memory={}, registry_caches=[cache], **more)
+    database: dict[str, Any] = {"postgresql_clients": [site.hosts.gateway], "site_database_port": PORT}
+    site.describe(GROUPS, preflight_disk=SMALL, preflight_memory={}, registry_caches=[cache], **database, **more)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +57,7 @@ def site(hosts: Hosts, campus_proxy: Proxy, tmp_path_factory: pytest.TempPathFac
     hosts.start("depot")
     hosts.start("worker", suite="trixie")
     site = Site(hosts, tmp_path_factory.mktemp("site"))
+    hosts.run("worker", OTHERS)
     describe(site, campus_proxy, site_proxy=campus_proxy.url(hosts.gateway))
     yield site
     for name in NAMES:
@@ -42,9 +65,15 @@ def site(hosts: Hosts, campus_proxy: Proxy, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def made(site: Site) -> dict[str, Any]:
+def before() -> dict[str, dict[str, Any]]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def made(site: Site, before: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """`site` has run once, on clean hosts that preflight found fit."""
     site.done("preflight")
+    before.update({name: site.look(name) for name in NAMES})
     return site.done("site")
 
 
@@ -87,6 +116,7 @@ def test_logs_of_the_runs_hold_no_secret(site: Site, made: dict[str, Any]) -> No
     assert not any(secret in json.dumps(made) for secret in secrets)
 
 
+    hosts.run("worker", OTHERS)
 def told(site: Site) -> dict[str, bool]:
     """Which of the registry's processes have a proxy in their environment."""
     names = ("push", "pull", "cache-outside")

@@ -119,5 +119,6 @@ def test_it_has_what_the_roles_ask_for() -> None:
     known = variables("bundle")["bundle_of"]
     assert known["trust"] == tasks("trust")
     assert known["registry"] == tasks("registry")
+    assert known["postgresql"] == tasks("postgresql")
     assert known["podman"] == variables("podman")["podman_packages"]
     assert set(known["binder"]) == {*variables("binder")["binder_packages_needed"], *PACKAGES, "nginx-light", "openssl"}

@@ -59,6 +59,13 @@ def test_it_is_made_anew_for_other_names_by_another_ca_near_its_end_and_when_dam
     assert "damaged" in certificate.objection(folder, NAMES, ca, 30)
 
 
+def test_one_host_may_have_several_certificates(folder: Path) -> None:
+    ca, key = authority(folder)
+    certificate.make_server(folder, NAMES, ca, key, "database")
+    assert certificate.objection(folder, NAMES, ca, 30, "database") == ""
+    assert certificate.objection(folder, NAMES, ca, 30) == "there is none"
+
+
 def test_a_host_whose_clock_is_behind_believes_it(folder: Path) -> None:
     ca, _ = authority(folder)
     assert ca.not_valid_before_utc < dt.datetime.now(dt.UTC) - dt.timedelta(hours=12)

@@ -27,11 +27,12 @@ GOOD: dict[str, Any] = {
     "confinement": {"selinux": "absent", "policies": [], "apparmor": True, "firewall": ["nftables"], "dropping": []},
     "podman": "5.4.2", "registry": {"place": "registry:5443", "state": "trusted", "expires": 1000.0 + 90 * 86400}, "root": True, "ours": True,
     "proxy": {"place": "proxy:3128", "state": "answers"}, "proxied": [],
+    "postgresql": {"programs": ["15"], "clusters": [["15", "main"], ["15", "binder"]], "ours": ["binder"]},
 }  # fmt: skip
 WANTED: dict[str, Any] = {
-    "groups": ["k3s_server", "builder"], "ports": {"6443": "k3s", "5000": "binder-registry"}, "paths": {"/var/lib/x": 50 * GIB},
+    "groups": ["k3s_server", "builder", "database"], "ports": {"6443": "k3s", "5000": "binder-registry"}, "paths": {"/var/lib/x": 50 * GIB},
     "port_sets": [{"6443": "k3s"}, {"5000": "binder-registry"}], "artifacts": "/srv/k3s", "artifacts_missing": [],
-    "memory": 4 * GIB, "modules": ["overlay"], "days": 30, "heard": 1010.0, "open": ["6443/tcp (API) to nodes"], "firewall": False,
+    "memory": 4 * GIB, "modules": ["overlay"], "days": 30, "heard": 1010.0, "cluster": "binder", "open": ["6443/tcp (API) to nodes"], "firewall": False,
 }  # fmt: skip
 
 
@@ -78,6 +79,10 @@ def test_nothing_stands_against_a_good_host() -> None:
         ("fail", "SELinux", "Install k3s-selinux", lambda facts: facts["confinement"].update(selinux="enforcing", policies=["container"])),
         ("fail", "podman", "4.3", lambda facts: facts.update(podman="3.4.4")),
         ("warn", "podman", "Debian 13", lambda facts: facts.update(podman="4.3.1")),
+        ("fail", "PostgreSQL", "postgresql_cluster", lambda facts: facts["postgresql"].update(ours=[])),
+        ("fail", "PostgreSQL", "pg_upgradecluster 15 binder", lambda facts: facts["postgresql"].update(programs=["17"])),
+        ("fail", "PostgreSQL", "13 or later", lambda facts: facts["postgresql"].update(programs=["11"], clusters=[])),
+        ("ok", "PostgreSQL", "", lambda facts: facts.update(postgresql={})),
         ("warn", "registry", "site", lambda facts: facts["registry"].update(expires=1000.0 + 5 * 86400)),
         ("fail", "registry", "CA", lambda facts: facts.update(registry={"place": "r:1", "state": "untrusted", "why": "self signed"})),
         ("fail", "proxy", "site_proxy", lambda facts: facts.update(proxy={"place": "p:1", "state": "silent", "why": "refused"})),

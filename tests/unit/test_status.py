@@ -25,7 +25,7 @@ rules, versions, files, archive = (
 )
 GIB = 1024**3
 DAY = 86400
-GROUPS = ["registry", "k3s_agent", "control"]
+GROUPS = ["registry", "k3s_agent", "control", "database"]
 GOOD: dict[str, Any] = {
     "units": [
         {"name": name, "active": "active"}
@@ -40,6 +40,7 @@ GOOD: dict[str, Any] = {
     "disks": {"/var/lib/rancher": {"used": 0.5, "inodes": 0.1, "free": 50 * GIB}},
     "certificates": {"/a.pem": 1000 + 200 * DAY, "/b.pem": 1000 + 90 * DAY},
     "binder": {"up": True, "url": "http://b", "parts": [{"name": "hub", "answers": True}]},
+    "database": {"cluster": "15/binder", "told": {"version": "15.18", "size": "8 MB", "connections": "3"}},
     "now": 1000.0,
 }
 NODE = {"ready": True, "why": "", "version": "v1.34.3+k3s1", "cordoned": False, "sessions": 3}
@@ -84,6 +85,8 @@ def test_a_site_that_is_well_has_nothing_to_do() -> None:
         ("warn", "/var/lib/rancher", "budget", lambda facts: facts["disks"]["/var/lib/rancher"].update(used=0.85)),
         ("warn", "certificates", "deploy certificates", lambda facts: facts["certificates"].update({"/c.pem": 1000 + 10 * DAY})),
         ("fail", "certificates", "deploy certificates", lambda facts: facts["certificates"].update({"/c.pem": 900})),
+        ("fail", "database", "systemctl start postgresql@15-binder", lambda facts: facts["database"].update(told={})),
+        ("fail", "database", "site", lambda facts: facts.update(database=None)),
         ("fail", "binder", "check", lambda facts: facts.update(binder={"up": False, "url": "", "parts": [{"name": "hub", "answers": False}]})),
         ("fail", "binder", "site", lambda facts: facts.update(binder=None)),
     ],

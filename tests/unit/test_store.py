@@ -260,7 +260,15 @@ async def test_a_database_locked_by_another_is_said_to_be_down(tmp_path: Path, m
         assert await store.add(record(ID)) == record(ID)
 
 
-@pytest.mark.parametrize("url", ["sqlite+aiosqlite:////dev/null/x/y.sqlite", "postgresql+asyncpg://x@/y?host=/nowhere"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite+aiosqlite:////dev/null/x/y.sqlite",
+        "postgresql+asyncpg://x@/y?host=/nowhere",
+        "postgresql+asyncpg://x@127.0.0.1:1/y?ssl=verify-full",
+        "postgresql+asyncpg://x@127.0.0.1:1/y?ssl=verify-full&sslrootcert=/nowhere",
+    ],
+)
 async def test_what_cannot_be_opened(url: str) -> None:
     with pytest.raises(StoreUnavailable):
         async with open_store(url):

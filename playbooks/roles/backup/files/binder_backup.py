@@ -203,6 +203,26 @@ def snapshot(etcd: Path, folder: Path) -> None:
         subprocess.run(("/usr/local/bin/k3s", "etcd-snapshot", "save", "--name", "binder", "--dir", str(folder)), check=True, stdout=sys.stderr)
 
 
+@contextmanager
+def dumped(cluster: str, name: str, folder: Path) -> Iterator[None]:
+    """While this lasts, a directory has a consistent copy of the Binder's PostgreSQL, made while it is written, where this host has that."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not cluster:
+        yield
+        return
+    folder.mkdir(mode=0o700)
+    versions = sorted((path.parts[3] for path in Path("/etc/postgresql").glob(f"*/{cluster}")), key=float)
+    if not versions:
+        raise OSError(f"There is no cluster {cluster} of PostgreSQL. Run site.")
+    command = ("runuser", "-u", "postgres", "--", "pg_dump", f"--cluster={versions[-1]}/{cluster}", "--format=custom", name)
+    try:
+        with (folder / "binder.dump").open("xb") as file:
+            subprocess.run(command, check=True, stdout=file, cwd="/")
+        yield
+    finally:
+        shutil.rmtree(folder)
+
+
 def make(settings: dict[str, Any]) -> None:
     """Write an archive, send it, remove old ones; prints its path."""
     place = Path(settings["place"])
@@ -211,7 +231,8 @@ def make(settings: dict[str, Any]) -> None:
     pruned(place, settings["host"], settings["keep"] + 1)
     snapshot(Path(settings["etcd"]), place / "etcd")
     archive = place / f"{settings['host']}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.age"
-    written(settings["recipient"], settings["host"], [Path(root) for root in settings["roots"]], archive)
+    with dumped(settings["cluster"], settings["database"], place / "database"):
+        written(settings["recipient"], settings["host"], [Path(root) for root in settings["roots"]], archive)
     shutil.chown(archive, settings["reader"])
     if settings["target"]:
         sent(archive, Path(settings["target"]))
