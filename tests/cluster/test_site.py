@@ -37,7 +37,7 @@ plain = socket.create_connection(("worker", {PORT}))
 plain.sendall(struct.pack("!ii", 8, 80877103))
 assert plain.recv(1) == b"S"
 tls = ssl.create_default_context(cafile="/usr/local/share/ca-certificates/binder-onprem-site.crt").wrap_socket(plain, server_hostname="worker")
-words = b"user\0binder\0database\0binder\0\0"
+words = b"user\\0binder\\0database\\0binder\\0\\0"
 tls.sendall(struct.pack("!ii", 8 + len(words), 196608) + words)
 print(tls.recv(1000))
 """
