@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-PATTERNS: Final = ("binder-*", "k3s*")
+PATTERNS: Final = ("binder-*", "k3s*", "postgresql@*-binder*")
 """Units of ours."""
 K3S: Final = "/usr/local/bin/k3s"
 PACKAGES: Final = (
     *("podman", "conmon", "crun", "runc", "netavark", "aardvark-dns", "nginx-light", "nginx", "docker-registry", "nodejs", "systemd"),
-    *("iptables", "nftables", "age", "lego", "python3", "containerd"),
+    *("iptables", "nftables", "postgresql", "age", "lego", "python3", "containerd"),
 )
 PROPERTIES: Final = (
     *(
@@ -187,6 +187,8 @@ def settings(order: Order) -> tuple[Path, ...]:
         "/etc/binder-registry/*.conf",
         "/etc/binder-front/*.conf",
         "/etc/binder-backup/settings.json",
+        "/etc/postgresql/*/binder/conf.d/binder.conf",
+        "/etc/postgresql/*/binder/pg_hba.conf",
         "/etc/rancher/k3s/config.yaml",
         "/etc/rancher/k3s/registries.yaml",
         *(f"/etc/systemd/system/{pattern}{end}" for pattern in PATTERNS for end in (".service", ".timer", ".target", ".d/*.conf")),
@@ -208,6 +210,7 @@ def secrets(order: Order) -> tuple[Path, ...]:
         "/etc/binder-registry/*.htpasswd",
         "/etc/binder-registry/*.key",
         "/var/lib/binder-front/*.pem",
+        "/etc/postgresql/*/binder/certificate.key",
         "/etc/rancher/k3s/k3s.yaml",
         "/etc/rancher/k3s/*-token",
         "/etc/rancher/node/password",

@@ -21,7 +21,7 @@ CONTROLLER = "controller"
 """A source: where the connection that tasks run by comes from; the host knows."""
 SERVERS = ("k3s_server",)
 NODES = ("k3s_server", "k3s_agent")
-HOSTS = (*NODES, "registry", "builder", "control")
+HOSTS = (*NODES, "registry", "builder", "control", "database")
 KUBERNETES = frozenset(NODES)
 LISTEN = 8585
 PODS = "10.42.0.0/16"
@@ -29,12 +29,14 @@ SERVICES = "10.43.0.0/16"
 POOL = "10.213.0.0/16"
 """Of the Binder's own containers, where the settings name no other."""
 KUBELET = "10250"
+LISTED = {"nodes": "firewall_nodes", "clients": "postgresql_clients"}
+"""Variables of the inventory that name further sources."""
 FLANNEL = {"vxlan": ("udp", "8472"), "wireguard-native": ("udp", "51820-51821")}
 """What carries the pods' network from node to node; other kinds carry it in no port of the host's."""
 
 
 class Need(NamedTuple):
-    """A port, or several as ``first-last``, and who has to reach it: groups of hosts, or `ANYONE`, `CONTROLLER`, "people", "pods"."""
+    """A port, or several as ``first-last``, and who has to reach it: groups of hosts, or `ANYONE`, `CONTROLLER`, "people", "pods", "clients"."""
 
     what: str
     protocol: str
@@ -52,6 +54,8 @@ def needs(name: str, groups: Groups, own: Mapping[str, Any]) -> list[Need]:
         found += _node(own, server="k3s_server" in member, many=len(groups.get("k3s_server", [])) > 1)
     if "control" in member:
         found += _control(own)
+    if "database" in member and (own.get("postgresql_clients") or set(groups.get("control", [])) - {name}):
+        found.append(Need("database", "tcp", str(own.get("site_database_port", 5432)), ("control", "clients")))
     return found
 
 
@@ -132,8 +136,8 @@ def _who(who: str, own: Mapping[str, Any], trusted: list[str], groups: Groups, h
         return [who, *_listed(own.get("firewall_controllers"))]
     if who == "people":
         return _listed(own.get("firewall_people")) or [ANYONE]
-    if who == "nodes":
-        return _listed(own.get("firewall_nodes"))
+    if who in LISTED:
+        return _listed(own.get(LISTED[who]))
     if who == "pods":
         return trusted[:-1]
     return [address for host in groups.get(who, []) for address in binder_addresses(host, hostvars)]
@@ -197,6 +201,7 @@ def _loopback(host: str) -> bool:
 def binder_ports(name: str, groups: Groups, own: Mapping[str, Any]) -> list[str]:
     """The same for people: ``5000/tcp (registry) to the site's hosts``."""
     names = {ANYONE: "anyone", CONTROLLER: "the controller", "people": "people", "pods": "pods", "monitoring": "monitoring", "nodes": "nodes"}
+    names["clients"] = "whom postgresql_clients names"
 
     def whom(who: tuple[str, ...]) -> str:
         if set(HOSTS) <= set(who):

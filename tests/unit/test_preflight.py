@@ -32,7 +32,8 @@ GOOD: dict[str, Any] = {
 WANTED: dict[str, Any] = {
     "groups": ["k3s_server", "builder", "database"], "ports": {"6443": "k3s", "5000": "binder-registry"}, "paths": {"/var/lib/x": 50 * GIB},
     "port_sets": [{"6443": "k3s"}, {"5000": "binder-registry"}], "artifacts": "/srv/k3s", "artifacts_missing": [],
-    "memory": 4 * GIB, "modules": ["overlay"], "days": 30, "heard": 1010.0, "cluster": "binder", "open": ["6443/tcp (API) to nodes"], "firewall": False,
+    "cluster": "binder",
+    "memory": 4 * GIB, "modules": ["overlay"], "days": 30, "heard": 1010.0, "open": ["6443/tcp (API) to nodes"], "firewall": False,
 }  # fmt: skip
 
 

@@ -56,6 +56,13 @@ def test_nodes_are_for_each_other_and_for_their_pods() -> None:
     assert opened("work1", k3s_server_embedded_registry=True) == between | {"5001/tcp": NODES, "6443/tcp": NODES}
 
 
+def test_the_database_is_for_control_hosts_and_whom_its_rules_name() -> None:
+    assert opened("reg", {"database": ["reg"], "control": ["head"]}) == {"5432/tcp": ["192.0.2.2"]}
+    assert opened("reg", {"database": ["reg"], "control": ["reg"]}) == {}
+    named = opened("reg", {"database": ["reg"], "control": ["reg"]}, site_database_port=5433, postgresql_clients=["198.51.100.1"])
+    assert named == {"5433/tcp": ["192.0.2.1", "198.51.100.1"]}
+
+
 def test_etcd_is_for_servers_where_there_are_several() -> None:
     several = GROUPS | {"k3s_server": ["head", "work1", "work2"], "k3s_agent": []}
     assert opened("head", several)["2379-2380/tcp"] == NODES
