@@ -204,7 +204,8 @@ def remove(module: AnsibleModule) -> None:
         if interrupted():
             heal(module)
         if names:
-            run(module, *APT, "purge", *names)
+            # Debian 13 takes e2fsprogs for essential, but a host that had none before does without it.
+            run(module, *APT, "--allow-remove-essential", "purge", *names)
         for user in sorted(set(known["users"]) & users()):
             run(module, "userdel", user)
         cleared(known["paths"])

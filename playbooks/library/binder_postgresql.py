@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -156,6 +157,8 @@ def absent(module: AnsibleModule) -> None:
         for version, name in found:
             run(module, "systemctl", "disable", "--now", f"postgresql@{version}-{name}.service")
             run(module, "pg_dropcluster", "--stop", version, name)
+            # It leaves what it does not know: certificate, key and our settings.
+            shutil.rmtree(CLUSTERS / version / name, ignore_errors=True)
         RECORD.unlink(missing_ok=True)
     module.exit_json(changed=changed, dropped=[f"{version}/{name}" for version, name in found])
 

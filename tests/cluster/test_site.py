@@ -115,8 +115,9 @@ def test_logs_of_the_runs_hold_no_secret(site: Site, made: dict[str, Any]) -> No
             assert not any(secret in text for secret in secrets), file
     assert not any(secret in json.dumps(made) for secret in secrets)
 
-
     hosts.run("worker", OTHERS)
+
+
 def told(site: Site) -> dict[str, bool]:
     """Which of the registry's processes have a proxy in their environment."""
     names = ("push", "pull", "cache-outside")
