@@ -65,15 +65,9 @@ def site(hosts: Hosts, campus_proxy: Proxy, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def before() -> dict[str, dict[str, Any]]:
-    return {}
-
-
-@pytest.fixture(scope="module")
-def made(site: Site, before: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def made(site: Site) -> dict[str, Any]:
     """`site` has run once, on clean hosts that preflight found fit."""
     site.done("preflight")
-    before.update({name: site.look(name) for name in NAMES})
     return site.done("site")
 
 
@@ -115,8 +109,6 @@ def test_logs_of_the_runs_hold_no_secret(site: Site, made: dict[str, Any]) -> No
             assert not any(secret in text for secret in secrets), file
     assert not any(secret in json.dumps(made) for secret in secrets)
 
-    hosts.run("worker", OTHERS)
-
 
 def told(site: Site) -> dict[str, bool]:
     """Which of the registry's processes have a proxy in their environment."""
@@ -146,3 +138,66 @@ def test_without_the_variable_it_is_gone_from_where_it_was(site: Site, made: dic
     for name in NAMES:
         assert [path for path in site.look(name) if "proxy" in path and "binder" in path] == [], name
         assert site.hosts.run(name, "ls -d /etc/systemd/system/podman.service.d /etc/containers/containers.conf.d", check=False).stdout == "", name
+
+
+def url(site: Site, query: str, password: str = "") -> str:
+    secret = password or site.secrets.joinpath("database").read_text().strip()
+    return f"postgresql+asyncpg://binder:{secret}@{site.hosts.address('worker')}:{PORT}/binder?{query}"
+
+
+def secured(site: Site) -> str:
+    return url(site, f"ssl=verify-full&sslrootcert={site.secrets / 'ca.pem'}")
+
+
+def test_the_database_takes_who_may_come_by_tls_and_nobody_else(site: Site, made: dict[str, Any]) -> None:
+    assert made
+
+    async def stored() -> None:
+        async with open_store(secured(site)) as store:
+            await store.add(record(ID))
+            assert await store.build(ID) == record(ID)
+        for refused in (url(site, "ssl=disable"), url(site, "ssl=require", "wrong"), url(site, "ssl=verify-full")):
+            with pytest.raises(StoreUnavailable):
+                async with open_engine(refused):
+                    pass
+
+    asyncio.run(stored())
+    assert "no pg_hba.conf entry for host" in site.hosts.run("depot", "python3 -", given=STRANGER.encode()).stdout
+    listening = site.hosts.run("worker", f"ss -Hltn sport = :{PORT}").stdout.split()
+    assert listening[3::5] == [f"{site.hosts.address('worker')}:{PORT}"]
+    rows = {row["subject"]: row for row in site.done("status")["status"]["worker"]}
+    assert rows["database"]["text"].startswith("PostgreSQL 17")
+    assert rows["database"]["level"] == "ok"
+
+
+def test_a_new_certificate_and_new_rules_are_read_without_a_restart(site: Site, made: dict[str, Any]) -> None:
+    assert made
+    started = "systemctl show --property=ExecMainStartTimestampMonotonic --property=MainPID postgresql@17-binder"
+    old = site.hosts.run("worker", started).stdout
+    assert site.done("certificates", "--limit", "worker")["changed"] == 0
+    assert site.done("certificates", "--limit", "worker", "-e", "certificates_days=398")["changed"] > 0
+    site.hosts.run("worker", "touch /etc/postgresql/17/binder/pg_hba.conf")
+    assert site.done("site", "--limit", "worker")["changed"] == 1
+    assert site.hosts.run("worker", started).stdout == old
+    command = ("openssl", "s_client", "-starttls", "postgres", "-connect", f"{site.hosts.address('worker')}:{PORT}")
+    shown = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60).stdout
+    assert site.secrets.joinpath("database.pem").read_text().strip() in shown
+
+
+def test_reset_takes_our_cluster_alone_and_a_restore_brings_a_row_back(site: Site, made: dict[str, Any]) -> None:
+    assert made
+    site.done("backup", "--limit", "worker")
+    site.done("reset", "--yes", "--limit", "worker")
+    left = site.hosts.run("worker", "pg_lsclusters --no-header; ls -d /etc/postgresql/17/binder /var/lib/postgresql/17/binder", check=False).stdout
+    assert [line.split()[:2] for line in left.splitlines()] == [["17", "main"]]
+    assert "theirs" in site.hosts.run("worker", "runuser -u postgres -- psql -At -c '\\dt'").stdout
+    site.done("restore", "--limit", "worker")
+
+    async def row() -> None:
+        async with open_store(secured(site)) as store:
+            assert await store.build(ID) == record(ID)
+
+    asyncio.run(row())
+    assert site.hosts.run("worker", "ls -A /var/lib/binder-backup").stdout == ""
+    code, failed = site.deploy("restore", "--limit", "worker")
+    assert (code, "would overwrite" in failed["failures"][0]["message"]) == (11, True)
