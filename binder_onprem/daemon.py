@@ -16,7 +16,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -27,14 +27,17 @@ from binder_onprem.admission import Admission
 from binder_onprem.building import disk, registry
 from binder_onprem.building.builder import PodmanBuilder
 from binder_onprem.building.collection import Collection
+from binder_onprem.building.elsewhere import wire
+from binder_onprem.building.elsewhere.dispatch import Dispatch
+from binder_onprem.building.elsewhere.remote import Knowledge, RemoteBuilder
 from binder_onprem.building.prepare import Sandbox
 from binder_onprem.building.publication import Publication
 from binder_onprem.building.supply.chain import Chain
 from binder_onprem.building.supply.installed import Installed
 from binder_onprem.building.supply.keys import Keys
 from binder_onprem.builds import Builds
+from binder_onprem.config import HERE
 from binder_onprem.egress.addresses import AddressRules
-from binder_onprem.egress.gate import Gate, seats
 from binder_onprem.egress.outbound import bypasses
 from binder_onprem.ends import Reason
 from binder_onprem.engine.containers import Containers
@@ -42,7 +45,7 @@ from binder_onprem.engine.images import Images
 from binder_onprem.engine.projectvolumes import ProjectVolumes
 from binder_onprem.errors import BinderError, HostUnfit, Unavailable
 from binder_onprem.hook import Hook
-from binder_onprem.host import baseimage, sources
+from binder_onprem.host import baseimage, gates, recipe, sources
 from binder_onprem.host import machine as host
 from binder_onprem.host.firewall import Firewall
 from binder_onprem.host.supervision import supervision
@@ -76,10 +79,10 @@ if TYPE_CHECKING:
     from binder_onprem.config import Config
     from binder_onprem.ends import Ends
     from binder_onprem.host.sources import Sources
+    from binder_onprem.interfaces import Builder
 
 logger = logging.getLogger(__name__)
 
-GATE_SOCKET: Final = "gate.sock"
 FIREWALL_SECONDS: Final = 300.0
 """Between two look-ups of the mirrors' addresses."""
 POPULAR_SECONDS: Final = 600.0
@@ -163,22 +166,20 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
     office = Office(config, await stack.enter_async_context(store.opened(SqlRulings, engine)))
     await office.rules.read()
     kept = await stack.enter_async_context(registry.connected(config))
-    await _open_gates(config, given, rules, stack)
+    await gates.open_gates(config, given, rules, stack)
     containers, images = Containers(config.podman_socket), Images(config)
 
     async def used(reference: str) -> None:
         await records.touch(reference, time.time())
 
-    keys = Keys(config)
-    keys.ready()
-    supply = Chain(config, kept, Installed(config, containers, made.sandbox), keys, made)
-    sealing = Sealing(config)
-    sealing.ready()
+    supply = Chain(config, kept, Installed(config, containers, made.sandbox), _ready(Keys(config)), made)
+    sealing = _ready(Sealing(config))
     table = await stack.enter_async_context(store.opened(SqlCredentials, engine))
     known, nobody = providers.table(config, given, rules, upstream), providers.anonymous(config, given, rules, upstream)
     access = Access(config, table, sealing, nobody.look, time.time)
-    sandbox, replaced = Sandbox(config, given, containers, made.sandbox, credentials=access.credential), office.rules.replaced
-    builder = PodmanBuilder(config, given, containers, images, kept, sandbox, made, used=used, replaced=replaced, papers=supply)
+    sandbox = Sandbox(config, given, containers, made.sandbox, credentials=access.credential)
+    here = PodmanBuilder(config, given, containers, images, kept, sandbox, made, used=used, replaced=office.rules.replaced, papers=supply)
+    fleet = _fleet(config, here, local, made, Knowledge(used, office.rules.replaced, access.credential), supply, office)
     metrics.GITHUB_REMAINING.set_function(lambda: _github(known.values()))
     admission = Admission(config.admission, config.session, config.quota, remembered)
     names = {prefix: provider.name for prefix, provider in known.items()}
@@ -187,7 +188,7 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
     journal = Journal(config.events, names, letters, time.time, webhooks.stir)
     stack.push_async_callback(journal.close)
     records.telling = journal.listening
-    builds = Builds(config, records, builder, kept, names=names, paused=lambda: office.rules.paused, told=journal.built)
+    builds = Builds(config, records, fleet or here, kept, names=names, paused=lambda: office.rules.paused, told=journal.built)
     office.rules.changed = builds.look
     hub = JupyterHub(config, local, _read(config, "hub-token"), secret)
     room = Room(admission.limits, config.quota, hub, remembered)
@@ -215,8 +216,12 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
         projects=await _projects(config, engine, hub, containers, images, place.ends, stack),
     )
     reaper = Reaper(hub, hub, config.session, ends=place.ends, drains=place.drains)
-    reconcile = Reconcile(hub, place.engine, hub, builder=builder, running=lambda: builds.running, limits=config.session, ends=place.ends)
-    protected = (made.base, made.base.partition("@")[0], *(listed.image for listed in config.choice.images.values()))
+    reconcile = Reconcile(hub, place.engine, hub, builder=fleet or here, running=lambda: builds.running, limits=config.session, ends=place.ends)
+    protected = (
+        made.base,
+        *(name.partition("@")[0] for name in (made.base, made.shared) if name),
+        *(listed.image for listed in config.choice.images.values()),
+    )
     collection = Collection(config, lambda: _restart_registry(config), lambda: bool(builds.running))
     pruner = Pruner(
         kept,
@@ -232,6 +237,7 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
         pinned=lambda: office.rules.pins,
     )
     popular = Popularity(records, known, providers.public(nobody), config.web.popular, time.time)
+    pings = {"Builders": fleet.ping} if fleet else {}
     site = website.Site(
         config=config,
         line=line,
@@ -243,17 +249,38 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
         ends=place.ends,
         accounts=hub.accounts,
         secret=secret,
-        health=_health(config, kept, hub, {"Container engine": containers.ping, place.name: place.engine.ping}, builds),
+        health=_health(config, kept, hub, {**pings, "Container engine": containers.ping, place.name: place.engine.ping}, builds),
         popular=lambda: popular.shown,
         reap=_reap(reaper, place, reconcile, room),
         prune=_prune(pruner),
         post=_post(config, letters, webhooks),
         builder_info={"build_image": f"binder-onprem:{made.recipe[:12]}"},
         vendor=Path(sys.prefix) / "node" / "node_modules",
-        desk=office.desk(pruner, place.quota, place.usage, journal),
+        desk=office.desk(pruner, place.quota, place.usage, journal, fleet.rows if fleet else None),
         ending=Ending(reaper, hub, place.archive, hub.current, place.drains),
     )
     return Rooms(config, line, builds, reaper, reconcile, pruner, popular, collection, Firewall(config, given), site, webhooks, office, place)
+
+
+K = TypeVar("K", Keys, Sealing)
+
+
+def _ready(keys: K) -> K:
+    keys.ready()
+    return keys
+
+
+def _fleet(  # noqa: PLR0913, PLR0917 - what it is made of
+    config: Config, here: Builder, session: aiohttp.ClientSession, made: baseimage.Made, knowledge: Knowledge, papers: Chain, office: Office
+) -> Dispatch | None:
+    """All machines that build; None where this one is all."""
+    if not config.builders:
+        return None
+    if not made.shared:
+        raise HostUnfit("The builders' image is not in the registry yet. Run `binder-onprem up`.")
+    theirs = wire.Made(made.base, made.shared, made.recipe, wire.code(recipe.shape(config)))
+    others = {settings.name: RemoteBuilder(settings, session, theirs, knowledge, papers) for settings in config.builders}
+    return Dispatch((HERE, here) if config.build.here else None, others, lambda: office.rules.closed, places=config.build.concurrency)
 
 
 def _github(known: Iterable[providers.Cached]) -> float:
@@ -283,28 +310,6 @@ def _secret(config: Config) -> bytes:
         return bytes.fromhex(_read(config, "site-secret"))
     except ValueError:
         raise HostUnfit("The secret site-secret is not 64 hex digits. Remove the file and run `binder-onprem up`.") from None
-
-
-async def _open_gates(config: Config, given: Sources, rules: AddressRules, stack: AsyncExitStack) -> None:
-    """One for clones, by the rules of links, and the builds' one with its two sides.
-
-    Without its TCP side builds by Dockerfile have no network, and say so; everything else works.
-    """
-    clones, builds = gates(config, given, rules)
-    await stack.enter_async_context(clones.serving(config.clone_gate_socket / GATE_SOCKET, None))
-    unix = config.gate_socket / GATE_SOCKET
-    try:
-        await stack.enter_async_context(builds.serving(unix, (config.gate_address, config.gate_port)))
-    except HostUnfit as error:
-        logger.warning("gate without TCP", extra={"reason": error.message})
-        await stack.enter_async_context(builds.serving(unix, None))
-
-
-def gates(config: Config, given: Sources, rules: AddressRules) -> tuple[Gate, Gate]:
-    """The gate of clones and that of builds."""
-    room = seats(config.build.concurrency)
-    clones = Gate(rules, (), proxy=given.proxy, no_proxy=given.no_proxy, connections=room)
-    return clones, Gate(rules, given.hosts, config.network.builds == "mirrors", given.proxy, given.no_proxy, connections=room)
 
 
 def _restart_registry(config: Config) -> None:

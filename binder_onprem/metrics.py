@@ -1,6 +1,6 @@
 """Every metric, declared once. BinderHub's names, without its label `repo`: that one is unbounded and tells private repositories' names.
 
-Modules of the logic and the web count; ``/metrics`` prints. Labels take values of fixed small sets only (a provider's name, a status).
+Modules of the logic and the web count; ``/metrics`` prints. Labels take values of fixed small sets only (a provider's name, a builder's, a status).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ LAUNCHES_RUNNING = Gauge("binderhub_inprogress_launches", "Launches that somebod
 GITHUB_REMAINING = Gauge("binderhub_github_rate_limit_remaining", "Requests GitHub still answers in this period; NaN before it was asked")
 GITHUB_REMAINING.set(float("nan"))
 
+BUILDER_BUILDS = Gauge("binder_onprem_builder_builds", "Builds that run on each machine that builds", ["builder"])
+BUILDER_UP = Gauge("binder_onprem_builder_up", "Whether a machine that builds answered when it was last asked", ["builder"])
 BUILDS_QUEUED = Gauge("binder_onprem_builds_queued", "Builds that wait for their turn")
 SESSIONS = Gauge("binder_onprem_sessions", "Sessions that exist, ready or starting")
 WAITING = Gauge("binder_onprem_launches_waiting", "Launches that wait for a free place")

@@ -13,12 +13,10 @@ import secrets
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from binder_onprem.content import Content
+from typing import Final
 
 from binder_onprem.choice import Choice
+from binder_onprem.content import Content  # noqa: TC001 - read at run time by who writes builds down
 
 SLUG_LIMIT: Final = 48
 """Characters of a repository's name that are kept in an image's or a user's name."""

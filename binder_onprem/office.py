@@ -40,7 +40,9 @@ class Office:
         self._passed: dict[str, dict[str, Any]] = {}
         self.rules = Rules(tables)
 
-    def desk(self, pruner: Pruner, quota: Quota | None, usage: Usage, journal: Journal) -> Desk:
+    def desk(
+        self, pruner: Pruner, quota: Quota | None, usage: Usage, journal: Journal, builders: Callable[[], Awaitable[list[dict[str, Any]]]] | None
+    ) -> Desk:
         """What the web reaches."""
         return Desk(
             self.rules,
@@ -51,6 +53,7 @@ class Office:
             host=lambda: asyncio.to_thread(self._view.now),
             passes=self._passed,
             told=journal.ordered,
+            builders=builders,
         )
 
     def passed(self, name: str, succeeded: bool, seconds: float) -> None:  # noqa: FBT001 - shape of periodic's callback

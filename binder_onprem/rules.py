@@ -1,5 +1,6 @@
-"""What the administrator has ruled, as it holds now: bans, maintenance, pins, the queue's pause. Asked by the launch line, the builds and the prune.
+"""What the administrator has ruled, as it holds now: bans, maintenance, pins, the queue's pause, builders that are closed.
 
+Asked by the launch line, the builds and the prune.
 What is asked on the way of a launch is answered from memory. A change is in the database before it holds and before anybody is told; other
 processes on the same database see it when they `read` next.
 """
@@ -26,6 +27,7 @@ BANS: Final = 10_000
 """Kept at the most."""
 MAINTENANCE: Final = "maintenance"
 QUEUE: Final = "queue"
+BUILDERS: Final = "builders"
 
 
 class Rules:
@@ -45,6 +47,7 @@ class Rules:
         self._pins: frozenset[str] = frozenset()
         self._maintenance: Maintenance | None = None
         self._queue: Mapping[str, Any] | None = None
+        self._closed: Mapping[str, str] = {}
 
     async def read(self) -> None:
         """Take over what is kept. Raises `StoreUnavailable`, and then what was known holds on."""
@@ -52,6 +55,7 @@ class Rules:
             bans, pins, switches = await self._kept.bans(), await self._kept.pins(), await self._kept.switches()
             self._bans, self._pins = tuple(bans), pins
             self._maintenance, self._queue = _maintenance(switches.get(MAINTENANCE)), switches.get(QUEUE)
+            self._closed = dict(switches.get(BUILDERS) or {})
             self.changed()
 
     @property
@@ -92,6 +96,11 @@ class Rules:
     def queue(self) -> Mapping[str, Any] | None:
         """Who paused the queue (``by``) and when (``since``); None: it is not paused by itself."""
         return self._queue
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """Names of machines that get no new builds."""
+        return frozenset(self._closed)
 
     @property
     def pins(self) -> frozenset[str]:
@@ -170,6 +179,19 @@ class Rules:
         """Builds begin again. Raises `StoreUnavailable`."""
         await self._store.switch(QUEUE, None)
         self._queue = None
+        self.changed()
+
+    async def close_builder(self, name: str, by: str) -> None:
+        """No new build goes to that machine; what runs there goes on. Raises `StoreUnavailable`."""
+        await self._close({**self._closed, name: by})
+
+    async def open_builder(self, name: str) -> None:
+        """Builds go there again. Raises `StoreUnavailable`."""
+        await self._close({other: by for other, by in self._closed.items() if other != name})
+
+    async def _close(self, closed: Mapping[str, str]) -> None:
+        await self._store.switch(BUILDERS, closed or None)
+        self._closed = closed
         self.changed()
 
 

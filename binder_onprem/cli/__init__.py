@@ -16,6 +16,7 @@ from rich.console import Console
 
 from binder_onprem import __version__
 from binder_onprem.cli import accounts as cli_accounts
+from binder_onprem.cli import builders as cli_builders
 from binder_onprem.cli import credentials as cli_credentials
 from binder_onprem.cli import deploy as cli_deploy
 from binder_onprem.cli import events as cli_events
@@ -65,9 +66,10 @@ def main(ctx: click.Context, config: Path | None, home: Path | None) -> None:
 @click.pass_obj
 def serve(site: Site) -> None:
     """Run the daemon in the foreground; `up` has it started by the supervisor."""
-    from binder_onprem import daemon  # noqa: PLC0415 - the other commands start faster without it
+    from binder_onprem import buildhost, daemon  # noqa: PLC0415 - the other commands start faster without
 
-    daemon.main(site.read())
+    config = site.read()
+    (buildhost if config.building_for else daemon).main(config)
 
 
 COMMANDS = (
@@ -79,6 +81,7 @@ COMMANDS = (
     *cli_images.COMMANDS,
     *cli_projects.COMMANDS,
     *cli_rulings.COMMANDS,
+    *cli_builders.COMMANDS,
     cli_events.events,
     cli_deploy.deploy,
     cli_support.support,

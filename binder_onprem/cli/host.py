@@ -19,7 +19,8 @@ from binder_onprem.errors import BinderError, HostUnfit, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from binder_onprem.config import Config
+    from binder_onprem.config import BuildingFor, Config
+    from binder_onprem.host.up import Outcome
 
 SIGNS: Final = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]"}
 
@@ -58,6 +59,9 @@ def up(site: Site, *, as_json: bool) -> None:
     _hand_on(site)
     config = site.read()
     done = up.up(config, shown)
+    if building := config.building_for:
+        _up_for_others(building, done, as_json=as_json)
+        return
     link = _sample_link(config) if config.samples else None
     if as_json:
         dump({"url": config.public_url, "sample": link, "changed": list(done.changed), "seconds": round(done.seconds, 2)})
@@ -67,6 +71,14 @@ def up(site: Site, *, as_json: bool) -> None:
     console.print(f"[bold green]Up[/] ({done.seconds:.1f} s; {what}): [bold]{config.public_url}[/]")
     if link:
         console.print(f"Click to try it: {link}")
+
+
+def _up_for_others(building: BuildingFor, done: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        dump({"url": None, "sample": None, "changed": list(done.changed), "seconds": round(done.seconds, 2)})
+        return
+    what = f"started {', '.join(done.changed)}" if done.changed else "it was up; nothing changed"
+    Console(highlight=False, soft_wrap=True).print(f"[bold green]Up[/] ({done.seconds:.1f} s; {what}): this machine builds, on port {building.port}")
 
 
 @click.command()
@@ -93,16 +105,16 @@ def status(site: Site, *, as_json: bool) -> None:
 
     config = site.read()
     states = supervision(config, host.look(config.home)).states()
-    rows = []
+    url, rows = None if config.building_for else config.public_url, []
     for part in parts(config):
         found = states.get(part.name, Status("stopped", 0))
         rows.append({"name": part.name, "state": found.state, "pid": found.pid, "answers": probes.answers(part)})
     running = all(row["answers"] for row in rows)
     dead = _dead_letters(site) if running and config.events.webhooks else None
     if as_json:
-        dump({"up": running, "url": config.public_url, "home": str(config.home), "parts": rows, "dead_letters": dead})
+        dump({"up": running, "url": url, "home": str(config.home), "parts": rows, "dead_letters": dead})
     else:
-        _show(rows, dead, f"{'Up' if running else 'Not up'}: {config.public_url}")
+        _show(rows, dead, f"{'Up' if running else 'Not up'}: {url or 'this machine builds for another one'}")
     if not running:
         click.get_current_context().exit(Unavailable.exit_code)
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from binder_onprem.config import kinds  # noqa: TC001 - pydantic reads it
 from binder_onprem.config.audit import Audit
 from binder_onprem.config.auth import Accounts, Auth, NoAccounts
+from binder_onprem.config.builders import BuilderHost, BuildingFor
 from binder_onprem.config.choice import Choices
 from binder_onprem.config.conda import Conda
 from binder_onprem.config.credentials import SiteCredential
@@ -46,11 +47,14 @@ from binder_onprem.errors import ConfigError
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_HOME",
+    "HERE",
     "HOME_VARIABLE",
     "SESSIONS_LOOPBACK",
     "Admission",
     "Audit",
     "Build",
+    "BuilderHost",
+    "BuildingFor",
     "Choices",
     "Conda",
     "Config",
@@ -85,6 +89,8 @@ __all__ = [
 
 HOME_VARIABLE = "BINDER_ONPREM_HOME"
 CONFIG_VARIABLE = "BINDER_ONPREM_CONFIG"
+HERE = "here"
+"""This machine among the builders."""
 
 
 class Config(Places):
@@ -97,6 +103,8 @@ class Config(Places):
     )
     resolve: Resolve = Resolve()
     build: Build = Build()
+    builders: tuple[BuilderHost, ...] = Field(default=(), description="list of name, url, ca_file, token_file: other machines that build; see below")
+    building_for: BuildingFor | None = Field(default=None, description="makes this machine such a builder; see below")
     conda: Conda = Conda()
     session: Session = Session()
     ending: Ending = Ending()
@@ -149,6 +157,17 @@ class Config(Places):
     def build_of(self, link: str) -> Build:
         """Limits of the builds of a ``provider/path``: the site's, and what its settings for this repository say instead."""
         return self.build.model_copy(update=self.admission.of_builds(link))
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> Config:
+        names = [builder.name for builder in self.builders]
+        if len(set(names)) != len(names) or HERE in names:
+            raise ValueError(f"builders: each needs a name of its own, and {HERE} is this machine's")
+        if self.builders and self.building_for:
+            raise ValueError("building_for: a builder has no builders")
+        if (self.builders or self.building_for) and self.remote is None:
+            raise ValueError("builders, building_for: images go from machine to machine by a registry that all reach; set registry.kind: remote")
+        return self
 
     @property
     def accounts(self) -> Accounts | None:

@@ -53,6 +53,13 @@ def _plain_url(value: str) -> str:
     return value
 
 
+def _https_origin(value: str) -> str:
+    parts = _split(value, ("https",), "https://builder.uni.example:8592")
+    if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("must be https://host:port and nothing behind it")
+    return value.rstrip("/")
+
+
 def _without_slash(value: str) -> str:
     return value.rstrip("/")
 
@@ -132,6 +139,7 @@ def _requirement(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+HttpsOrigin = Annotated[str, AfterValidator(_https_origin)]
 Url = Annotated[str, AfterValidator(_url)]
 PlainUrl = Annotated[str, AfterValidator(_plain_url)]
 HostUrl = Annotated[PlainUrl, AfterValidator(_without_slash)]

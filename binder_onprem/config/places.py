@@ -166,6 +166,11 @@ class Places(Frozen):
         return self.run / "podman.sock"
 
     @property
+    def builder_socket(self) -> Path:
+        """Where a machine that builds for another one answers on itself, too."""
+        return self.run / "builder.sock"
+
+    @property
     def gate_socket(self) -> Path:
         """Directory that holds the unix socket (``gate.sock``) of the builds' egress gate; mounted into containers of layers."""
         return self.run / "gate"

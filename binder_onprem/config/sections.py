@@ -116,7 +116,8 @@ class ImageBase(Frozen):
 class Build(Frozen):
     """Limits and policy of builds. Each limit, when hit, is named in the message."""
 
-    concurrency: PositiveInt = Field(default=2, description="builds at once; others queue")
+    concurrency: PositiveInt = Field(default=2, description="builds at once, on all machines that build; others queue")
+    here: bool = Field(default=True, description="build on this machine, too, where `builders` names others")
     queue: PositiveInt = Field(default=100, description="builds waiting at the most")
     timeout: PositiveFloat = Field(default=1800, description="seconds a build may take")
     memory: kinds.Memory = Field(default=ByteSize(4 * 1024**3), description="bytes of memory, swap included")

@@ -47,12 +47,14 @@ class Made:
         base_id: ID of the base image in podman's storage.
         sandbox: ID of the image that repositories are prepared in.
         recipe: 64 hex digits over everything of ours that shapes images.
+        shared: ``host:port/binder-sandbox@sha256:…``: the same for other machines that build; "" where there are none.
     """
 
     base: str
     base_id: str
     sandbox: str
     recipe: str
+    shared: str = ""
 
 
 def made(config: Config) -> Made:
@@ -63,7 +65,7 @@ def made(config: Config) -> Made:
     """
     try:
         data = json.loads((config.home / "images.json").read_text(encoding="utf-8"))
-        return Made(**{name: str(data[name]) for name in Made.__slots__})
+        return Made(**{str(name): str(value) for name, value in data.items()})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HostUnfit("The base image has not been made yet. Run `binder-onprem up`.") from error
 
@@ -91,6 +93,20 @@ def make(config: Config, sources: Sources, say: Callable[[str], None]) -> Made:
         return making.result()
 
 
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One of the two: in the making, here, and in the registry."""
+
+    target: str
+    local: str
+    repository: str
+    key: str
+
+    @property
+    def tag(self) -> str:
+        return self.key[:12]
+
+
 class _Making:
     """One run of `make`; what reads or fills the cache needs it locked."""
 
@@ -106,27 +122,34 @@ class _Making:
         base_id, sandbox = self._standing(BASE_NAME, self.recipe.session), self._standing(SANDBOX_NAME, self.recipe.sandbox)
         if not base_id or not sandbox:
             return None
-        digest = _held(self.config, self._tag, base_id)
-        return self._kept(Made(f"{self._repository}@{digest}", base_id, sandbox, self.recipe.digest)) if digest else None
+        names = [self._confirmed(image, found) for image, found in ((self._session, base_id), (self._sandbox, sandbox)) if image]
+        return self._kept(Made(names[0], base_id, sandbox, self.recipe.digest, *names[1:])) if all(names) else None
 
     def result(self) -> Made:
         base_id = self._image("session", BASE_NAME, self.recipe.session)
         with ThreadPoolExecutor(1) as beside:
-            published = beside.submit(self._published, base_id)
+            published = beside.submit(self._published, self._session, base_id)
             sandbox = self._image("sandbox", SANDBOX_NAME, self.recipe.sandbox)
-            return self._kept(Made(published.result(), base_id, sandbox, self.recipe.digest))
+            shared = self._published(self._sandbox, sandbox) if self._sandbox else ""
+            return self._kept(Made(published.result(), base_id, sandbox, self.recipe.digest, shared))
 
     def _kept(self, made: Made) -> Made:
         _write(self.config.home / "images.json", json.dumps(asdict(made), indent=1) + "\n")
         return made
 
     @property
-    def _repository(self) -> str:
-        return f"{self.config.registry_host}/binder-base"
+    def _session(self) -> _Image:
+        return _Image("session", BASE_NAME, "binder-base", self.recipe.session)
 
     @property
-    def _tag(self) -> str:
-        return self.recipe.session[:12]
+    def _sandbox(self) -> _Image | None:
+        """What machines that build elsewhere fetch."""
+        return _Image("sandbox", SANDBOX_NAME, "binder-sandbox", self.recipe.sandbox) if self.config.builders else None
+
+    def _confirmed(self, image: _Image, found: str) -> str:
+        """Its name by digest in the registry; "" where that does not have it, or has another one."""
+        digest = _held(self.config, image, found)
+        return f"{self.config.registry_host}/{image.repository}@{digest}" if digest else ""
 
     def podman(self, *words: str, timeout: float = 1800) -> str:
         return self.commands.run("podman", f"--url=unix://{self.config.podman_socket}", *words, timeout=timeout)
@@ -224,42 +247,38 @@ class _Making:
             timeout=1800,
         )
 
-    def _published(self, base_id: str) -> str:
-        """The base image's name by digest, once the registry has confirmed that it holds this very image."""
-        tag = self._tag
-        digest = _held(self.config, tag, base_id)
-        if digest is None:
-            self.say("Pushing the base image to the registry.")
-        if digest is None and (archive := imagecache.find(self.folder, "session", self.recipe.session)):
-            ociarchive.push(archive, self.config, "binder-base", tag)
-            digest = _held(self.config, tag, base_id)
-        if digest is None:
-            self._push(f"{self._repository}:{tag}")
-            digest = _held(self.config, tag, base_id)
-        if digest is None:
-            raise RegistryUnavailable(
-                "The registry does not confirm the base image that was pushed to it. Look at its log, then run `binder-onprem up`."
-            )
-        return f"{self._repository}@{digest}"
+    def _published(self, image: _Image, found: str) -> str:
+        """An image's name by digest, once the registry has confirmed that it holds this very one."""
+        if name := self._confirmed(image, found):
+            return name
+        self.say(f"Pushing the {'base' if image.target == 'session' else image.target} image to the registry.")
+        if archive := imagecache.find(self.folder, image.target, image.key):
+            ociarchive.push(archive, self.config, image.repository, image.tag)
+            if name := self._confirmed(image, found):
+                return name
+        self._push(image.local, f"{self.config.registry_host}/{image.repository}:{image.tag}")
+        if name := self._confirmed(image, found):
+            return name
+        raise RegistryUnavailable("The registry does not confirm the base image that was pushed to it. Look at its log, then run `binder-onprem up`.")
 
-    def _push(self, destination: str) -> None:
+    def _push(self, local: str, destination: str) -> None:
         with tempfile.TemporaryDirectory(prefix="binder-onprem-") as private:
             file = Path(private) / "auth.json"
             account = registryaccess.basic(self.config.push_account).removeprefix("Basic ")
             file.write_text(json.dumps({"auths": {self.config.registry_host: {"auth": account}}}), encoding="utf-8")
-            self.podman("push", "--quiet", f"--tls-verify={'true' if self.config.remote else 'false'}", f"--authfile={file}", BASE_NAME, destination)
+            self.podman("push", "--quiet", f"--tls-verify={'true' if self.config.remote else 'false'}", f"--authfile={file}", local, destination)
 
 
-def _held(config: Config, tag: str, base_id: str) -> str | None:
-    """Digest of the tag's manifest if it is of the image `base_id`; None if the registry does not have it or has another one."""
+def _held(config: Config, image: _Image, found: str) -> str | None:
+    """Digest of the tag's manifest if it is of the image `found`; None if the registry does not have it or has another one."""
     try:
-        request = Request(f"{config.registry_url}/v2/binder-base/manifests/{tag}")  # noqa: S310 - of our own registry
+        request = Request(f"{config.registry_url}/v2/{image.repository}/manifests/{image.tag}")  # noqa: S310 - of our own registry
         request.add_header("Accept", MANIFEST_TYPES)
         request.add_header("Authorization", registryaccess.basic(config.push_account))
         with registryaccess.opener(config).open(request, timeout=30) as answer:
             body: bytes = answer.read(MANIFEST_BYTES)
             manifest: dict[str, Any] = json.loads(body)
-            same = manifest["config"]["digest"].removeprefix("sha256:") == base_id.removeprefix("sha256:")
+            same = manifest["config"]["digest"].removeprefix("sha256:") == found.removeprefix("sha256:")
     except HTTPError as error:
         if error.code == 404:  # noqa: PLR2004
             return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from binder_onprem.engine.offered import missing, unreadable
 from binder_onprem.errors import BinderError
 from binder_onprem.host import (
+    builderhosts,
     buildservice,
     clustercheck,
     credentials,
@@ -116,7 +117,7 @@ def _room(facts: Host) -> Iterator[Finding]:
 
 
 def _settings(config: Config) -> Iterator[Finding]:
-    yield Finding("ok", "settings", f"home {config.home}, {config.public_url}")
+    yield Finding("ok", "settings", f"home {config.home}, {'builds for another machine' if config.building_for else config.public_url}")
     if objection := place.objection(config.home):
         what, _, fix = objection.partition(". ")
         yield Finding("fail", "home", what, fix)
@@ -167,6 +168,7 @@ def _running(config: Config, facts: Host) -> Iterator[Finding]:
         return
     yield from credentials.findings(config)
     yield from remoteregistry.findings(config)
+    yield from builderhosts.findings(config)
     yield from clustercheck.findings(config)
     states = supervision(config, facts).states()
     if taken := ports.taken(config, {name for name, status in states.items() if status.alive}):

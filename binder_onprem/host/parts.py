@@ -22,7 +22,7 @@ from binder_onprem.host import engine_files, settingfiles
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from binder_onprem.config import Config
+    from binder_onprem.config import BuildingFor, Config
 
 USER: Final = "binder-onprem"
 """Runs what needs no privilege: the proxy and the registry."""
@@ -73,9 +73,12 @@ class Part:
 
 
 def parts(config: Config) -> tuple[Part, ...]:
-    """All processes of a site, in the order in which they start."""
-    registry = [] if config.remote else [_registry(config)]
+    """All processes of a site, in the order in which they start; of a machine that builds for another one, just those that this needs."""
+    # The sample is the same everywhere, and its link leads to the loopback of whoever builds.
     samples = [_samples(config)] if config.samples else []
+    if config.building_for:
+        return (_podman(config), *samples, _builder(config, config.building_for))
+    registry = [] if config.remote else [_registry(config)]
     return (*registry, _podman(config), *samples, _proxy(config), _hub(config), _daemon(config))
 
 
@@ -153,6 +156,19 @@ def _daemon(config: Config) -> Part:
         grace=20,
         files=(*_sources(config), *_named(config.providers), *_speaks_by(config)),
         after=("podman", "hub") if config.remote else ("podman", "registry", "hub"),
+    )
+
+
+def _builder(config: Config, building: BuildingFor) -> Part:
+    """The daemon of a machine that builds for another one."""
+    return Part(
+        "daemon",
+        (str(Path(sys.executable).parent / "binder-onprem"), "serve"),
+        f"unix:{config.builder_socket}",
+        env=_ours(config),
+        grace=20,
+        files=(*_sources(config), *_named(building), *_speaks_by(config)),
+        after=("podman",),
     )
 
 

@@ -19,16 +19,20 @@ def taken(config: Config, running: Collection[str]) -> tuple[int, ...]:
         config: The site.
         running: Names of the parts that run: theirs are their own.
     """
-    host = config.listen.host
-    wanted = [
-        ("proxy", host, config.listen.port),
-        ("proxy", "127.0.0.1", config.proxy_api_port),
-        ("hub", "127.0.0.1", config.hub_port),
-        ("daemon", "127.0.0.1", config.daemon_port),
-        *([] if config.remote else [("registry", "127.0.0.1", config.registry_port)]),
-        *([("samples", "127.0.0.1", config.samples_port)] if config.samples else []),
-        ("daemon", config.gate_address, config.gate_port),
-    ]
+    host, building = config.listen.host, config.building_for
+    wanted = (
+        [("daemon", building.address, building.port)]
+        if building
+        else [
+            ("proxy", host, config.listen.port),
+            ("proxy", "127.0.0.1", config.proxy_api_port),
+            ("hub", "127.0.0.1", config.hub_port),
+            ("daemon", "127.0.0.1", config.daemon_port),
+            *([] if config.remote else [("registry", "127.0.0.1", config.registry_port)]),
+        ]
+    )
+    wanted += [("samples", "127.0.0.1", config.samples_port)] if config.samples else []
+    wanted.append(("daemon", config.gate_address, config.gate_port))
     return tuple(port for part, address, port in wanted if part not in running and probes.held(address, port))
 
 

@@ -113,7 +113,7 @@ def recipe(config: Config, sources: Sources, image: str = "") -> Recipe:
     # Mercurial has had holes of git's kind: it is there only where it is asked for.
     fetching = ("mercurial",) if any(isinstance(part, MercurialProvider) for part in config.providers) else ()
     sandbox = _digest(files, "python/sandbox.lock", start=fingerprint("sandbox", site, sources.pypi or "", *fetching))
-    shaping = [*(_hash(file.read_bytes()) for file in shaping_files()), *_conda(config)]
+    shaping = shape(config)
     return Recipe(
         suite=release,
         packages=packages,
@@ -139,6 +139,11 @@ def without_account(text: str) -> tuple[str, bool]:
 def shaping_files() -> tuple[Path, ...]:
     """Our code that decides what an image becomes."""
     return (*sorted((_PACKAGE / "sandbox").glob("*.py")), _PACKAGE / "sandbox" / "pypi.toml", *(_PACKAGE / name for name in SHAPING))
+
+
+def shape(config: Config) -> tuple[str, ...]:
+    """What decides beside the images that all stands on: our code, what a site says about conda. Machines that build alike agree in it."""
+    return (*(_hash(file.read_bytes()) for file in shaping_files()), *_conda(config))
 
 
 def _conda(config: Config) -> tuple[str, ...]:

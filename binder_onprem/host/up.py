@@ -107,11 +107,12 @@ def _start(config: Config, keeper: Supervision, wanted: tuple[Part, ...], steps:
         from binder_onprem.host import networks  # noqa: PLC0415 - a second `up` does without podman's client
 
         networks.make(config)
-    with steps.step("Base image (the first time takes minutes)"):
-        from binder_onprem.host import baseimage  # noqa: PLC0415 - same
+    if not config.building_for:  # which fetches what the other machine has made
+        with steps.step("Base image (the first time takes minutes)"):
+            from binder_onprem.host import baseimage  # noqa: PLC0415 - same
 
-        baseimage.make(config, learned, steps.say)
-    with steps.step("Hub and daemon"):
+            baseimage.make(config, learned, steps.say)
+    with steps.step("Daemon" if config.building_for else "Hub and daemon"):
         down |= keeper.prepare(wanted)  # the base image may be another one now
         _run(config, keeper, [part for part in wanted if part.name not in ENGINE])
     return tuple(part.name for part in wanted if part.name in down)

@@ -24,6 +24,7 @@ NODES = ("k3s_server", "k3s_agent")
 HOSTS = (*NODES, "registry", "builder", "control", "database")
 KUBERNETES = frozenset(NODES)
 LISTEN = 8585
+BUILDER = 8592
 PODS = "10.42.0.0/16"
 SERVICES = "10.43.0.0/16"
 POOL = "10.213.0.0/16"
@@ -52,6 +53,8 @@ def needs(name: str, groups: Groups, own: Mapping[str, Any]) -> list[Need]:
         found += _registry(own)
     if member & KUBERNETES:
         found += _node(own, server="k3s_server" in member, many=len(groups.get("k3s_server", [])) > 1)
+    if "builder" in member and "control" not in member:
+        found.append(Need("builds", "tcp", str(own.get("builder_port", BUILDER)), ("control",)))
     if "control" in member:
         found += _control(own)
     if "database" in member and (own.get("postgresql_clients") or set(groups.get("control", [])) - {name}):

@@ -103,7 +103,7 @@ def _database(facts: Facts, groups: list[str]) -> Iterator[Finding]:
 
 
 def _binder(facts: Facts, groups: list[str]) -> Iterator[Finding]:
-    if "control" not in groups:
+    if not {"control", "builder"} & set(groups):
         return
     binder = facts["binder"]
     if binder is None:
@@ -111,9 +111,10 @@ def _binder(facts: Facts, groups: list[str]) -> Iterator[Finding]:
         return
     silent = [part["name"] for part in binder["parts"] if not part["answers"]]
     if binder["up"]:
-        yield finding("ok", "binder", f"answers at {binder['url']}: {', '.join(part['name'] for part in binder['parts'])}")
+        where = f"answers at {binder['url']}" if binder["url"] else "builds for the control host"
+        yield finding("ok", "binder", f"{where}: {', '.join(part['name'] for part in binder['parts'])}")
     else:
-        fix = "On the control host: binder-onprem check, then binder-onprem up."
+        fix = "On this host: binder-onprem check, then binder-onprem up."
         yield finding("fail", "binder", f"no answer of {', '.join(silent) or 'anything'}", fix)
 
 

@@ -60,7 +60,7 @@ class Site:
             "canary_every": "12h",
             "binder_settings": {"listen": {"host": "0.0.0.0"}, "network": {"allow": ["127.0.0.0/8"]}},  # noqa: S104 - the hosts' own network
         }
-        self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("head",), "control": ("head",)}
+        self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("work1",), "control": ("head",)}
         self.groups |= {"monitoring": ("reg",), "database": ("reg",)}
         self.write()
 
@@ -165,6 +165,8 @@ def launched(site: Site) -> tuple[str, str, str]:
 
 def test_a_link_is_built_pushed_pulled_by_a_node_and_answers(site: Site) -> None:
     url, token, node = launched(site)
+    (build,) = json.loads(site.hosts.run("head", f"{BINDER} builds list --json").stdout)
+    assert "This is built on work1." in site.hosts.run("head", f"{BINDER} builds log {build['id']}").stdout
     assert node == "work1"
     command = ["curl", "-sS", "--fail", "-H", f"Authorization: token {token}", f"{url}api/status"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -183,6 +185,7 @@ def test_status_is_one_screen_on_which_nothing_fails(site: Site) -> None:
     told = site.done("status")
     assert {name: levels(rows, "fail") for name, rows in told["status"].items()} == {name: {} for name in NAMES}
     assert {"binder", "k3s.service", "node", "certificates"} <= set(levels(told["status"]["head"], "ok"))
+    assert {"binder", "k3s-agent.service", "node", "certificates"} <= set(levels(told["status"]["work1"], "ok"))
 
 
 def test_no_other_account_reads_a_secret_nor_does_a_log_or_a_list_of_processes(site: Site) -> None:

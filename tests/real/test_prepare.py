@@ -20,13 +20,13 @@ from binder_onprem.building import lentkey
 from binder_onprem.building.prepare import Sandbox, sweep
 from binder_onprem.building.volume import volume
 from binder_onprem.config import Config
-from binder_onprem.daemon import gates
 from binder_onprem.egress import forward
 from binder_onprem.egress.addresses import AddressRules
 from binder_onprem.egress.gate import REFUSAL
 from binder_onprem.engine.containers import Containers, Mount, Run
 from binder_onprem.errors import AddressRefused, BinderError, BuildFailed, EngineUnavailable, LimitHit, ProviderUnavailable, RefNotFound
 from binder_onprem.events import Phase
+from binder_onprem.host.gates import gates
 from binder_onprem.host.sources import Sources
 from binder_onprem.model import BuildRecord, BuildState, ImageRef, RepoSpec, ResolvedRepo
 from binder_onprem.sandbox.clone import Clone, Source

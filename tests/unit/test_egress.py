@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from binder_onprem.config import Config
-from binder_onprem.daemon import gates
 from binder_onprem.egress.addresses import AddressRules
 from binder_onprem.egress.gate import AUDIT_LINES, REFUSAL, Gate
 from binder_onprem.egress.outbound import Outbound, SiteProxy, bypasses
 from binder_onprem.egress.relay import absolute, end_to_end
 from binder_onprem.errors import AddressRefused, ConfigError, HostUnfit
+from binder_onprem.host.gates import gates
 from binder_onprem.host.sources import Sources
 from tests.unit.loopback import Heard, Say, answer, dripping, listening, reset, silence
 

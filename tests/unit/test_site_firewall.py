@@ -91,6 +91,13 @@ def test_the_public_port_is_for_people(variables: dict[str, Any], expected: dict
     assert opened("head", {"control": ["head"], "monitoring": ["prom"]}, **variables) == expected
 
 
+def test_a_builder_is_for_the_control_host_alone() -> None:
+    elsewhere = GROUPS | {"builder": ["reg", "head"]}
+    assert opened("reg", elsewhere, builder_port=9592)["9592/tcp"] == ["192.0.2.2"]
+    assert "8592/tcp" in opened("reg", elsewhere)
+    assert "8592/tcp" not in opened("head", elsewhere)
+
+
 def test_what_containers_send_is_passed_on() -> None:
     hosts = {name: {"ansible_host": address} for name, address in ADDRESSES.items()}
     found = {name: decisions.binder_firewall(name, GROUPS, hosts) for name in ("reg", "head", "work1")}

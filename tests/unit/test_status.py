@@ -172,3 +172,12 @@ def test_which_part_is_silent_is_told_although_the_command_fails_then(
     status = answer(plugin("library/binder_status.py"), capsys, command=[str(command)])["status"]
     (row,) = [one for one in rules.binder_status_rows(status, ["control"], 30) if one["subject"] == "binder"]
     assert (row["level"], row["text"]) == ("fail", sentence)
+
+
+def test_a_builder_is_looked_at_as_the_control_host_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = tmp_path / "binder-onprem"
+    command.write_text("""#!/bin/sh\necho '{"up": true, "url": null, "parts": [{"name": "daemon", "answers": true}]}'\n""")
+    command.chmod(0o755)
+    status = answer(plugin("library/binder_status.py"), capsys, command=[str(command)])["status"]
+    (row,) = [one for one in rules.binder_status_rows(status, ["builder"], 30) if one["subject"] == "binder"]
+    assert (row["level"], row["text"]) == ("ok", "builds for the control host: daemon")

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from binder_onprem.building.supply import attached, bill, signing
 from binder_onprem.building.supply.attached import Attached
 from binder_onprem.building.supply.scan import scan
-from binder_onprem.errors import BinderError, BuildFailed, RegistryUnavailable, Untrusted
+from binder_onprem.errors import BinderError, BuildFailed, EngineUnavailable, RegistryUnavailable, Untrusted
 from binder_onprem.events import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
     from binder_onprem.building.registry import DistributionRegistry
+    from binder_onprem.building.supply.bill import Part
     from binder_onprem.building.supply.installed import Installed
     from binder_onprem.building.supply.keys import Keys
     from binder_onprem.config import Config
@@ -68,8 +71,28 @@ class Chain:
             BuildFailed: The site's scan refuses it, or could not be asked.
             BinderError: With `verify` or `scan`: what went wrong; without, nothing is raised.
         """
+        await self._forgiving(build, log, self._attested(build, plan.buildpack, digest, log))
+
+    @property
+    def lists(self) -> bool:
+        """Whether what is installed in an image is listed."""
+        return self._wanted.sbom or bool(self._wanted.scan)
+
+    async def certify(self, build: BuildRecord, buildpack: str, digest: str, found: Sequence[Part] | None, log: BuildLog) -> None:
+        """The same of an image that was built, and listed, on another machine. Raises as `attest`.
+
+        Args:
+            build: From what it was made.
+            buildpack: How.
+            digest: Of its manifest.
+            found: What is installed in it; None: that could not be listed there.
+            log: Gets a line of each step.
+        """
+        await self._forgiving(build, log, self._certified(build, buildpack, digest, found, log))
+
+    async def _forgiving(self, build: BuildRecord, log: BuildLog, work: Awaitable[None]) -> None:
         try:
-            await self._attested(build, plan, digest, log)
+            await work
         except BuildFailed:
             raise
         except BinderError as error:
@@ -78,11 +101,16 @@ class Chain:
             logger.warning("image without its papers", extra={"build": build.id, "error": error.code})
             await log.write(Phase.BUILDING, "What is in the image could not be listed or signed; it is used all the same.")
 
-    async def _attested(self, build: BuildRecord, plan: Plan, digest: str, log: BuildLog) -> None:
+    async def _attested(self, build: BuildRecord, buildpack: str, digest: str, log: BuildLog) -> None:
+        found = await self._installed.read(build.id, build.image.at(digest)) if self.lists else ()
+        await self._certified(build, buildpack, digest, found, log)
+
+    async def _certified(self, build: BuildRecord, buildpack: str, digest: str, found: Sequence[Part] | None, log: BuildLog) -> None:
         path, said = self._registry.path(build.image.repository), {}
-        if self._wanted.sbom or self._wanted.scan:
-            found = await self._installed.read(build.id, build.image.at(digest))
-            document = await asyncio.to_thread(bill.document, build, digest, self._facts(plan), found)
+        if self.lists:
+            if found is None:
+                raise EngineUnavailable("What is installed in the image could not be listed.")
+            document = await asyncio.to_thread(bill.document, build, digest, self._facts(buildpack), found)
             said["sbom"] = await attached.put(self._registry, path, digest, "sbom", Attached(document))
             await log.write(Phase.BUILDING, f"Listed what is installed: {len(found)} packages.")
             await self._scanned(build, digest, document, log)
@@ -91,8 +119,8 @@ class Chain:
             await attached.put(self._registry, path, digest, "sig", signature)
             await log.write(Phase.BUILDING, "Signed the image with this site's key.")
 
-    def _facts(self, plan: Plan) -> dict[str, str]:
-        return {"recipe": self._made.recipe, "base": self._made.base, "buildpack": plan.buildpack}
+    def _facts(self, buildpack: str) -> dict[str, str]:
+        return {"recipe": self._made.recipe, "base": self._made.base, "buildpack": buildpack}
 
     async def _scanned(self, build: BuildRecord, digest: str, document: bytes, log: BuildLog) -> None:
         if not self._wanted.scan:

@@ -14,6 +14,7 @@ ROOM: Final = {**TEXT, "maxLength": TEXT_LIMIT}
 SECONDS: Final = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 3162240000, "description": "From now until it ends by itself"}
 DIGEST: Final = path("id", "Its digest", pattern="^sha256:[0-9a-f]{64}$")
 BUILD: Final = path("id", "16 hexadecimal digits", pattern="^[0-9a-f]{16}$")
+BUILDER: Final = path("name", "As the settings call it")
 BAN: Final = path("id", "16 hexadecimal digits", pattern="^[0-9a-f]{16}$")
 GONE: Final = {"404": answer("No such thing (any more)", "Error")}
 WRONG: Final = {"400": answer("A parameter or the body does not hold", "Error")}
@@ -53,6 +54,17 @@ SCHEMAS: Final[dict[str, Any]] = {
     ),
     "Sessions": object_({"sessions": array("Session")}),
     "Stopped": object_({"stopped": TEXTS, "failed": TEXTS}),
+    "Builder": object_(
+        {
+            "name": TEXT,
+            "url": {**TEXT, "description": "Empty: this machine"},
+            "state": {**TEXT, "enum": ["ok", "away", "closed"]},
+            "message": {**TEXT, "description": "Why it is away"},
+            "running": {**INTEGER, "description": "Builds that run there"},
+            "places": {**INTEGER, "description": "Builds that it takes at once"},
+        }
+    ),
+    "Builders": object_({"builders": array("Builder")}),
     "Image": object_(
         {
             "id": {**TEXT, "description": "Its digest"},
@@ -181,6 +193,11 @@ PATHS: Final[dict[str, Any]] = {
     "/api/builds/{id}/prioritise": {
         "post": operation("Move a build to the front of the queue", {"200": answer("The build as it is then", "Build"), **GONE}, BUILD, admin=True)
     },
+    "/api/builders": {"get": operation("Machines that build; none is listed where this one is all", {"200": answer("They", "Builders")}, admin=True)},
+    "/api/builders/{name}/close": {
+        "post": operation("Give a machine no new builds; what runs goes on", {"200": answer("All of them", "Builders"), **GONE}, BUILDER, admin=True)
+    },
+    "/api/builders/{name}/open": {"post": operation("Give it builds again", {"200": answer("All of them", "Builders")}, BUILDER, admin=True)},
     "/api/queue": {"get": operation("The queue", {"200": answer("What runs, what waits", "Queue")}, admin=True)},
     "/api/queue/pause": {"post": operation("Let no build begin; what runs goes on", {"200": answer("The queue", "Queue")}, admin=True)},
     "/api/queue/resume": {"post": operation("Let builds begin again", {"200": answer("The queue", "Queue")}, admin=True)},

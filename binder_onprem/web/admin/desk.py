@@ -42,6 +42,7 @@ class Desk:
         written: Launch → bytes written, as they were last counted.
         host: This machine as JSON; None where there is nothing to tell.
         told: Called with each entry of the audit.
+        builders: Every machine that builds as JSON; None where this one is all.
         passes: Name of a periodic pass → when it ran last (Unix seconds), whether it worked, seconds it took.
     """
 
@@ -53,6 +54,7 @@ class Desk:
     host: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
     passes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     told: Callable[[Entry], Awaitable[None]] | None = None
+    builders: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
 
     async def record(self, entry: Entry) -> None:
         """Write it into the audit, then tell. Raises `StoreUnavailable`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from binder_onprem.web.admin import audit, builds, docs, images, live, machine, page, papers, rulings, sessions
+from binder_onprem.web.admin import audit, builders, builds, docs, images, live, machine, page, papers, rulings, sessions
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -18,6 +18,9 @@ def add(router: web.UrlDispatcher, base: str) -> None:
     get(f"{base}api/queue", builds.queue)
     post(f"{base}api/queue/pause", builds.pause)
     post(f"{base}api/queue/resume", builds.resume)
+    get(f"{base}api/builders", builders.builders)
+    post(f"{base}api/builders/{{name}}/close", builders.close)
+    post(f"{base}api/builders/{{name}}/open", builders.reopen)
     get(f"{base}api/sessions", sessions.sessions)
     delete(f"{base}api/sessions", sessions.stop_of_repository)
     delete(f"{base}api/sessions/{{name}}", sessions.stop)

@@ -1,0 +1,1 @@
+"""Builds on other machines: which one, and how the two speak."""
