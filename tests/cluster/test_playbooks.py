@@ -249,11 +249,11 @@ def test_a_node_joins(site: Site) -> None:
 
 
 class Watched:
-    """Asks a session again and again, from beginning to end."""
+    """Asks something again and again, from beginning to end; `said` are the different answers."""
 
     def __init__(self, url: str, token: str) -> None:
-        self.command = ["curl", "-sS", "--fail", "--max-time", "20", "-H", f"Authorization: token {token}", "-o", os.devnull, url]
-        self.over, self.asked, self.failures = threading.Event(), 0, list[str]()
+        self.command = ["curl", "-sS", "--fail", "--max-time", "20", "-H", f"Authorization: token {token}", url]
+        self.over, self.asked, self.failures, self.said = threading.Event(), 0, list[str](), set[str]()
         self.thread = threading.Thread(target=self._ask)
 
     def _ask(self) -> None:
@@ -261,6 +261,7 @@ class Watched:
             done = subprocess.run(self.command, capture_output=True, text=True, check=False)
             self.asked += 1
             self.failures += [done.stderr] if done.returncode else []
+            self.said |= {done.stdout} - {""}
 
     def __enter__(self) -> Self:
         self.thread.start()
@@ -291,7 +292,11 @@ def test_an_upgrade_leaves_sessions_on_other_nodes_alone(site: Site, tmp_path: P
 
     site.variables["k3s_artifacts"] = str(later)
     site.write()
-    site.done("upgrade", "-e", "upgrade_patience=1")
+    # Somebody works on the last node: she is told, and then it ends.
+    api, _, name = url.rstrip("/").partition("jupyter/user/")
+    with Watched(f"{api}api/session/{name}", token) as watched:
+        site.done("upgrade", "-e", "upgrade_patience=10")
+    assert any(json.loads(text)["maintenance"] for text in watched.said), watched.said
     assert len(set(nodes(site).values())) == 1
     assert not set(nodes(site).values()) & set(old.values())
 

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import subprocess
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from binder_onprem.hub.session import Confinement
 from binder_onprem.kube import api
 from binder_onprem.kube.pods import Pods
 from tests.cluster import controlplane, gobuild
+from tests.unit.plugins import plugin
 from tests.unit.test_pod import GOOD, LAUNCH, made
 from tests.unit.test_remote_settings import CLUSTER, REMOTE
 
@@ -87,8 +89,6 @@ def token(plane: ControlPlane) -> str:
 
 
 def until(found: Callable[[], Any], seconds: int = 30) -> Any:
-    import time  # noqa: PLC0415 - here only
-
     end = time.monotonic() + seconds
     while True:
         with suppress(KeyError, HTTPError):
@@ -225,6 +225,22 @@ async def test_pods_are_found_by_label_and_removed(plane: ControlPlane, kubeconf
     await pods.remove(listed[0].name)
     await pods.remove(listed[0].name)
     assert not await pods.labelled({"io.binder-onprem.kind": "session"})
+
+
+async def test_a_drain_stands_on_pods_because_the_account_reads_no_nodes(plane: ControlPlane, kubeconfig: Path, pods: Pods) -> None:
+    draining = plugin("library/binder_node.py")
+    body = made(site(kubeconfig))
+    body["spec"]["nodeName"] = "node1"
+    plane.ask("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}})
+    plane.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", body)
+    nodes = draining.Nodes(SimpleNamespace(params={"kubeconfig": str(plane.kubeconfig(plane.token, "drains"))}))
+    until = draining.rfc3339(nodes.clock("node1") + 3600)
+    assert (nodes.tell(nodes.pods("node1"), until), nodes.tell(nodes.pods("node1"), until)) == (True, False)
+    assert await pods.drains() == {LAUNCH: pytest.approx(time.time() + 3600, abs=10)}
+    assert nodes.tell(nodes.pods("node1"), None)
+    assert await pods.drains() == {LAUNCH: None}
+    await pods.remove(f"binder-{LAUNCH}")
+    plane.ask("DELETE", "/api/v1/nodes/node1")
 
 
 async def test_what_the_cluster_refuses_is_an_error_of_ours(plane: ControlPlane) -> None:
