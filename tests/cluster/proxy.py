@@ -87,6 +87,7 @@ def running() -> Iterator[Proxy]:
         server = asyncio.run_coroutine_threadsafe(start, loop).result(10)
         proxy.port = server.sockets[0].getsockname()[1]
         yield proxy
+        loop.call_soon_threadsafe(server.close)
     finally:
         asyncio.run_coroutine_threadsafe(_end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
