@@ -82,21 +82,21 @@ def running() -> Iterator[Proxy]:
     loop, proxy = asyncio.new_event_loop(), Proxy()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    # Hosts are on a bridge.
+    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(proxy.serve, "0.0.0.0", 0), loop).result(10)  # noqa: S104
+    proxy.port = server.sockets[0].getsockname()[1]
     try:
-        start = asyncio.start_server(proxy.serve, "0.0.0.0", 0)  # noqa: S104 - hosts are on a bridge
-        server = asyncio.run_coroutine_threadsafe(start, loop).result(10)
-        proxy.port = server.sockets[0].getsockname()[1]
         yield proxy
-        loop.call_soon_threadsafe(server.close)
     finally:
-        asyncio.run_coroutine_threadsafe(_end(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(_end(server), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
 
 
-async def _end() -> None:
-    """Connections and the server itself."""
+async def _end(server: asyncio.Server) -> None:
+    """The server and its connections."""
+    server.close()
     own = asyncio.current_task()
     tasks = [task for task in asyncio.all_tasks() if task is not own]
     for task in tasks:
