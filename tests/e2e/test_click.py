@@ -53,7 +53,7 @@ async def test_the_second_click_builds_nothing(stand: Stand, origin: Origin) -> 
 
 
 async def test_a_bug_report_has_what_runs_and_no_secret(stand: Stand, origin: Origin, tmp_path: Path) -> None:
-    end = await ready(stand, origin.spec("requirements"))
+    end = await ready(stand, origin.spec("bare"))
     async with aiohttp.ClientSession() as client, client.get(f"{end['url']}lab?token={end['token']}") as answer:
         assert answer.status == 200
     text = stand.report(tmp_path)
