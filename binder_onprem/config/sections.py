@@ -86,6 +86,10 @@ class Mirrors(Frozen):
     npm: kinds.Url | None = Field(default=None, description="registry URL for npm")
     conda: kinds.Url | None = Field(default=None, description="channel alias for conda and mamba")
     cran: kinds.Url | None = Field(default=None, description="CRAN URL for R")
+    bundle: Path | None = Field(
+        default=None,
+        description="a bundle's directory: the base image is made of its debs and wheels, and no mirror but those named here is asked for anything",
+    )
 
 
 class Resolve(Frozen):

@@ -7,6 +7,7 @@ podman's command line against our own service. Never touches what repositories b
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from binder_onprem.errors import HostUnfit, RegistryUnavailable
 from binder_onprem.host import imagecache, ociarchive, registryaccess
 from binder_onprem.host.commands import Commands
 from binder_onprem.host.recipe import Recipe, recipe
+from binder_onprem.host.sources import bundled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +198,8 @@ class _Making:
         for path, data in self.recipe.files.items():
             (context / path).parent.mkdir(parents=True, exist_ok=True)
             (context / path).write_bytes(data)
+        if bundle := self.config.mirrors.bundle:
+            shutil.copytree(bundle / "wheels", context / "python" / "wheels")
         secret.touch(mode=0o600)
         secret.write_bytes(self.recipe.secret)
         root = self.site_image or self._root(work, context)
@@ -230,7 +234,8 @@ class _Making:
     def _bootstrap(self, work: Path, context: Path) -> None:
         sources, site = work / "apt-sources", context / "site"
         sources.touch(mode=0o600)  # a mirror's URL may hold an account
-        sources.write_text(self.recipe.apt, encoding="utf-8")
+        bundle = self.config.mirrors.bundle
+        sources.write_text(bundled(bundle, self.recipe.suite) if bundle else self.recipe.apt, encoding="utf-8")
         hooks = [f'--customize-hook=mkdir -p "$1{file.parent}" && cp "{file}" "$1{file}"' for file in self.recipe.keyrings]
         self.commands.run(
             "mmdebstrap",

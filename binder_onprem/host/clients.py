@@ -123,13 +123,26 @@ def linked_hosts(pypi: str, npm: str, env: Mapping[str, str] | None = None) -> f
     """Hosts that an index's and a registry's answers link files on; asks them over the network by pip and npm.
 
     Args:
-        pypi: Index URL.
+        pypi: Index URL; "" if it is not wanted.
         npm: Registry URL; "" if npm is not wanted.
         env: Further environment of theirs, such as a proxy.
     """
-    options = ("install", "--dry-run", "--no-deps", "--ignore-installed", "--break-system-packages", "--quiet", "--report", "-", "--index-url", pypi)
-    report = ask(*_PIP, *options, PROBE, env={"PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore", **(env or {})})
-    links = [_report_url(report)]
+    links = []
+    if pypi:
+        options = (
+            "install",
+            "--dry-run",
+            "--no-deps",
+            "--ignore-installed",
+            "--break-system-packages",
+            "--quiet",
+            "--report",
+            "-",
+            "--index-url",
+            pypi,
+        )
+        report = ask(*_PIP, *options, PROBE, env={"PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore", **(env or {})})
+        links.append(_report_url(report))
     if npm:
         links.append(ask("npm", "view", "--registry", npm, NPM_PROBE, "dist.tarball", env=env))
     return frozenset(found for link in links for found in host_of(link))

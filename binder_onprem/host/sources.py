@@ -88,6 +88,8 @@ def read(config: Config) -> Sources:
     """
     learned = _kept(config) or _ask(config)
     mirrors = config.mirrors
+    if mirrors.bundle:
+        return _closed(config, learned)
     apt = _text(mirrors.apt, "mirrors.apt") if mirrors.apt else learned.apt
     pypi = mirrors.pypi or learned.pypi
     conda = mirrors.conda or learned.conda
@@ -108,10 +110,30 @@ def read(config: Config) -> Sources:
     )
 
 
+def _closed(config: Config, learned: Learned) -> Sources:
+    """Where all comes from a bundle: what the configuration names and nobody else, as the clients' defaults are of a network that is not there."""
+    mirrors = config.mirrors
+    apt = _text(mirrors.apt, "mirrors.apt") if mirrors.apt else ""
+    urls = [*filter(None, (mirrors.pypi, mirrors.npm, mirrors.conda, mirrors.cran)), *re.findall(r"https?://[^\s\]]+", apt)]
+    return Sources(
+        ca_bundle=_bundle(config),
+        pypi=mirrors.pypi,
+        apt=apt or learned.apt,
+        npm=mirrors.npm,
+        conda=mirrors.conda,
+        cran=mirrors.cran,
+        proxy=config.network.proxy or learned.proxy,
+        no_proxy=config.network.no_proxy or learned.no_proxy,
+        hosts=frozenset(host for url in urls for host in clients.host_of(url)) | frozenset(learned.linked),
+    )
+
+
 def learn(config: Config) -> Sources:
     """Ask the clients again, and the index and registry over the network if they are other ones than before; keep the answers."""
     kept, learned = _kept(config), _ask(config)
     asked = (config.mirrors.pypi or learned.pypi or learned.default_pypi, config.mirrors.npm or learned.npm)
+    if config.mirrors.bundle:
+        asked = (config.mirrors.pypi or "", config.mirrors.npm or "")
     linked = (
         kept.linked
         if kept and kept.linked_for == asked and kept.linked
@@ -152,6 +174,27 @@ def suite(config: Config) -> str:
     """Code name of the base image's distribution release: the configured one or the host's."""
     named = getattr(config.build.base, "suite", None)
     return str(named or clients.release().get("VERSION_CODENAME", ""))
+
+
+def bundled(bundle: Path, release: str) -> str:
+    """A line for apt: a bundle's Debian packages. They came by SSH, compared with the bundle's checksums; there is no other signature to ask for.
+
+    Args:
+        bundle: As ``mirrors.bundle``.
+        release: Code name that they have to be of.
+
+    Raises:
+        HostUnfit: There are none, or they are of another release.
+    """
+    debs = bundle / "debs"
+    try:
+        told = (debs / "Release").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HostUnfit(f"mirrors.bundle: {bundle} has no packages. Run `binder-onprem deploy site` with site_bundle, or unset it.") from error
+    if f"Codename: {release}" not in told.splitlines():
+        raise HostUnfit(f"The bundle in {bundle} has no packages of {release}. Leave build.base.suite out, or unset mirrors.bundle.")
+    # Not file:, which the new root would have to see.
+    return f"deb [trusted=yes] copy:{debs} ./\n"
 
 
 def _file(config: Config) -> Path:

@@ -84,7 +84,9 @@ def components(name: str, inside: dict[str, str]) -> list[dict[str, Any]]:
         about: dict[str, Any] = {"type": "file", "name": path}
         if match:
             version = match["version"].replace("%3a", ":")
-            about = {"type": "library", "name": match["name"], "version": version, "purl": purl(kind, name, match["name"], version)}
+            # npm's have their scope as a directory.
+            scope = next((f"{folder}/" for folder in Path(path).parts[:-1] if kind == "npm" and folder.startswith("@")), "")
+            about = {"type": "library", "name": scope + match["name"], "version": version, "purl": purl(kind, name, scope + match["name"], version)}
         found.append({**about, "hashes": [{"alg": "SHA-256", "content": sha}], "properties": [{"name": "binder-onprem:part", "value": name}]})
     return found
 
@@ -92,6 +94,7 @@ def components(name: str, inside: dict[str, str]) -> list[dict[str, Any]]:
 def purl(kind: str, part: str, name: str, version: str) -> str:
     """A package's URL; of a distribution's the part's name has the release."""
     where = "deb/debian" if kind == "deb" else kind
+    name = re.sub(r"[-_.]+", "-", name).lower() if kind == "pypi" else name.replace("@", "%40")
     return f"pkg:{where}/{name}@{version}" + (f"?distro={part.removeprefix('deb-').removesuffix('.tar')}" if kind == "deb" else "")
 
 

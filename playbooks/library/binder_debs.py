@@ -53,7 +53,12 @@ def planned(said: str) -> dict[str, str]:
     return {f"{name}={version}": f"{name}_{version.replace(':', '%3a')}_{arch}.deb" for name, version, arch in PLANNED.findall(said)}
 
 
-def index(shown: str, files: dict[str, str]) -> dict[str, str]:
+def upstream(files: dict[str, str], name: str) -> str:
+    """A package's version as its makers call it; "" if it is not among them."""
+    return next((found[1] for found in (re.match(rf"{name}=(?:\d+:)?(\d+(?:\.\d+)+)", key) for key in files) if found), "")
+
+
+def index(shown: str, files: dict[str, str], release: str) -> dict[str, str]:
     """The repository's index from the archive's own records: the files of `INDEX`."""
     records = {}
     for record in re.split(r"\n\n+", shown.strip()):
@@ -63,7 +68,7 @@ def index(shown: str, files: dict[str, str]) -> dict[str, str]:
             records[key] = re.sub(r"^Filename: .*$", f"Filename: ./{files[key]}", record, flags=re.MULTILINE)
     packages = "".join(f"{records[key]}\n\n" for key in sorted(records))
     digest, size = hashlib.sha256(packages.encode()).hexdigest(), len(packages.encode())
-    return {"Packages": packages, "Release": f"Origin: binder-onprem\nLabel: bundle\nSHA256:\n {digest} {size} Packages\n"}
+    return {"Packages": packages, "Release": f"Origin: binder-onprem\nLabel: bundle\nCodename: {release}\nSHA256:\n {digest} {size} Packages\n"}
 
 
 def main() -> None:
@@ -71,6 +76,7 @@ def main() -> None:
     spec = {
         "names": {"type": "list", "elements": "str", "required": True},
         "arch": {"type": "str", "required": True},
+        "release": {"type": "str", "required": True},
         "sources": {"type": "path", "default": ""},
         "cache": {"type": "path", "required": True},
     }
@@ -89,17 +95,18 @@ def main() -> None:
     wanted = sorted({*names, *first, "apt"})
     files = planned(apt(module, "apt-get", *own, "-y", "-q", "--simulate", "install", *wanted))
     missing = sorted(name for name in files.values() if not (debs / name).exists())
+    told = {"changed": bool(missing), "missing": missing, "python": upstream(files, "python3"), "libc": upstream(files, "libc6")}
     if module.check_mode:
-        module.exit_json(changed=bool(missing), missing=missing)
+        module.exit_json(**told)
     if missing:
         apt(module, "apt-get", *own, "-y", "-q", "--download-only", "install", *wanted)
-    texts = index(apt(module, "apt-cache", *own, "show", "--no-all-versions", *sorted(files)), files)
+    texts = index(apt(module, "apt-cache", *own, "show", "--no-all-versions", *sorted(files)), files, module.params["release"])
     for name, text in texts.items():
         (debs / name).write_text(text, encoding="utf-8")
     for path in debs.iterdir():
         if path.is_file() and path.name not in {*files.values(), *INDEX}:
             path.unlink()
-    module.exit_json(changed=bool(missing), missing=missing, root=str(debs))
+    module.exit_json(**told, root=str(debs))
 
 
 if __name__ == "__main__":

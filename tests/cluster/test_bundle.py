@@ -20,10 +20,28 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
 
 NAME = "closed"
-GROUPS = {"registry": (NAME,), "builder": (NAME,)}
+GROUPS = {"registry": (NAME,), "control": (NAME,)}
+PLAIN = "git/git%3A%2F%2F127.0.0.1%2Fplain/HEAD"
+SERVED = """
+set -e
+mkdir /srv/git
+git init -q --initial-branch=main /srv/git/plain
+cd /srv/git/plain
+echo 'A plain repository' >README.md
+git add README.md
+git -c user.name=it -c user.email=it@host commit -q -m first
+systemd-run --quiet --unit=plain git daemon --export-all --base-path=/srv/git --listen=127.0.0.1
+"""
+"""A repository of the host's own, without anything to install."""
 CUT = """
 table inet cut {{
     counter outside {{}}
+    chain through {{
+        type filter hook forward priority -10; policy accept;
+        oifname != "eth0" accept
+        ct state established,related accept
+        counter name outside drop
+    }}
     chain out {{
         type filter hook output priority -10; policy accept;
         oifname "lo" accept
@@ -34,7 +52,7 @@ table inet cut {{
     }}
 }}
 """
-"""The host answers who asks it; whatever it asks itself of anybody else, names too, is counted and gets nowhere."""
+"""The host answers who asks it; whatever it or its containers ask of anybody else, names too, is counted and gets nowhere."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +69,7 @@ def site(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
         bundle_releases={"bookworm": str(site.folder / "bookworm.sources")},
         bundle_cache=str(cache.directory() / "bundle"),
         preflight_memory={},
+        binder_settings={"network": {"allow": ["127.0.0.0/8"]}},
     )
     yield site
     hosts.remove(NAME)
@@ -75,9 +94,16 @@ def asked(site: Site) -> int:
 
 
 def test_a_bundle_is_made_once(site: Site, bundle: Path) -> None:
-    assert {file.name for file in bundle.iterdir()} == {"SHA256SUMS", "bom.cdx.json", "binder-onprem.tar", "deb-bookworm.tar"}
+    assert {file.name for file in bundle.iterdir()} == {
+        "SHA256SUMS",
+        "bom.cdx.json",
+        "binder-onprem.tar",
+        "deb-bookworm.tar",
+        "npm.tar",
+        "wheels-bookworm.tar",
+    }
     names = {part["name"] for part in json.loads((bundle / "bom.cdx.json").read_text())["components"]}
-    assert {"podman", "docker-registry", "nginx-light", "libc6", "binder-onprem.tar"} <= names
+    assert {"podman", "docker-registry", "nginx-light", "libc6", "jupyterhub", "uv", "configurable-http-proxy", "binder-onprem.tar"} <= names
     assert site.done("bundle")["changed"] == 0
 
 
@@ -102,6 +128,17 @@ def test_a_site_comes_up_with_the_network_cut_and_asks_nobody(site: Site, bundle
     assert site.done("site")["changed"] > 0
     assert site.done("site")["changed"] == 0
     assert site.hosts.run(NAME, "podman --version && systemctl is-active binder-registry-front").stdout.split()[-1] == "active"
+    assert asked(site) == already
+
+
+def test_a_plain_repository_is_built_launched_and_calculates_and_asks_nobody(site: Site) -> None:
+    already = asked(site)
+    site.hosts.run(NAME, SERVED)
+    try:
+        told = site.done("canary", "-e", f"canary_link={PLAIN}")
+    finally:
+        site.hosts.run(NAME, "systemctl stop plain; rm -r /srv/git")
+    assert told["canary"][NAME][0]["level"] == "ok"
     assert asked(site) == already
 
 

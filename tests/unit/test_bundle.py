@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from tests.unit.plugins import PLAYBOOKS, answer, plugin
 if TYPE_CHECKING:
     from pathlib import Path
 
-bundle, debs = (plugin(f"library/binder_{name}.py") for name in ("bundle", "debs"))
+bundle, debs, tarballs, wheels = (plugin(f"library/binder_{name}.py") for name in ("bundle", "debs", "tarballs", "wheels"))
 
 SAID = """Inst libc6 (2.36-9+deb12u14 Debian:12.12/oldstable, Debian-Security:12/oldstable-security [amd64]) []
 Inst e2fsprogs (1:1.47.0-2 Debian:12.12/oldstable [amd64])
@@ -101,10 +103,53 @@ def test_one_that_was_interrupted_is_none(tmp_path: Path, parts: list[dict[str, 
 def test_what_apt_plans_and_shows_becomes_an_index() -> None:
     files = debs.planned(SAID)
     assert files == {"libc6=2.36-9+deb12u14": "libc6_2.36-9+deb12u14_amd64.deb", "e2fsprogs=1:1.47.0-2": "e2fsprogs_1%3a1.47.0-2_amd64.deb"}
-    made = debs.index(SHOWN, files)
+    made = debs.index(SHOWN, files, "bookworm")
+    assert (debs.upstream(files, "libc6"), debs.upstream(files, "e2fsprogs"), debs.upstream(files, "python3")) == ("2.36", "1.47.0", "")
     assert "Filename: ./e2fsprogs_1%3a1.47.0-2_amd64.deb\n" in made["Packages"]
+    assert "Codename: bookworm\n" in made["Release"]
     assert "other" not in made["Packages"]
     assert f" {len(made['Packages'])} Packages" in made["Release"]
+
+
+def test_packages_of_python_and_npm_stand_in_the_bill_under_their_own_names() -> None:
+    told = bundle.components("npm.tar", {"@xterm/addon-fit-0.11.0.tgz": "0", "lodash-4.1.0.tgz": "1"})
+    assert [about["purl"] for about in told] == ["pkg:npm/%40xterm/addon-fit@0.11.0", "pkg:npm/lodash@4.1.0"]
+    (told,) = bundle.components("wheels-bookworm.tar", {"Jinja2_x-3.1-py3-none-any.whl": "0"})
+    assert told["purl"] == "pkg:pypi/jinja2-x@3.1"
+
+
+def test_what_was_built_of_sources_is_taken_by_the_lock_that_has_only_the_sources_hash(tmp_path: Path) -> None:
+    source, other = "a" * 64, "b" * 64
+    lock = f"first==1.0 \\\n    --hash=sha256:{source}\nsecond==2.0 \\\n    --hash=sha256:{other} \\\n    --hash=sha256:{'c' * 64}\n    # via first\n"
+    found = wheels.entries(lock, "3.11.2", "x86_64")
+    assert {name: wheels.hashes(text) for name, text in found.items()} == {"first": [source], "second": [other, "c" * 64]}
+    (tmp_path / "first-1.0-py3-none-any.whl").write_text("built")
+    (tmp_path / "built.sed").write_text(wheels.rule(found["first"], tmp_path / "first-1.0-py3-none-any.whl"))
+    (tmp_path / "lock").write_text(lock)
+    command = ["sed", "--sandbox", "-f", str(tmp_path / "built.sed"), str(tmp_path / "lock")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == lock.replace(source, f"{source} --hash=sha256:{hashlib.sha256(b'built').hexdigest()}")
+
+
+def test_conditions_are_those_of_the_hosts_python_and_not_of_this_ones() -> None:
+    lock = "a==1 ; python_full_version < '3.11.5' \\\n    --hash=sha256:00\na==2 ; python_full_version >= '3.11.5' \\\n    --hash=sha256:11\n"
+    assert wheels.entries(lock, "3.11.2", "x86_64") == {"a": "a==1 \\\n    --hash=sha256:00"}
+    assert wheels.entries(lock, "3.13.5", "x86_64") == {"a": "a==2 \\\n    --hash=sha256:11"}
+
+
+def test_platforms_are_those_that_the_release_runs() -> None:
+    assert wheels.tags(36, "amd64")[0] == "manylinux_2_36_x86_64"
+    assert {"manylinux_2_5_x86_64", "manylinux1_x86_64"} <= set(wheels.tags(36, "amd64"))
+    assert wheels.tags(36, "arm64")[-2:] == ["manylinux2014_aarch64", "linux_aarch64"]
+    assert not any("manylinux_2_16" in tag for tag in wheels.tags(36, "arm64"))
+
+
+def test_tarballs_are_what_running_needs_each_once() -> None:
+    lock = json.loads((PLAYBOOKS.parent / "package-lock.json").read_text())
+    named = tarballs.wanted(lock)
+    assert any(name.startswith("@xterm/xterm-") for name in named)
+    assert any(name.startswith("configurable-http-proxy-") for name in named)
+    assert not any(name.startswith("oidc-provider-") for name in named)
 
 
 def test_it_has_what_the_roles_ask_for() -> None:

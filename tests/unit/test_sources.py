@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binder_onprem.config import Config
-from binder_onprem.errors import ConfigError
+from binder_onprem.errors import ConfigError, HostUnfit
 from binder_onprem.host import clients, sources
 from binder_onprem.host.sources import Sources
 
@@ -152,3 +152,27 @@ def test_a_client_that_is_not_there_says_nothing() -> None:
 def test_mirrors_on_loopback(hosts: tuple[tuple[str, int], ...], on_loopback: tuple[str, ...], direct: str) -> None:
     found = Sources(b"", None, "", None, None, None, None, (), frozenset(hosts))
     assert (found.on_loopback, found.direct) == (on_loopback, direct)
+
+
+def test_with_a_bundle_only_mirrors_that_are_named_count(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        clients, "linked_hosts", lambda *named, **_: asked.append(named) or frozenset({("files.site.example", 443)} if any(named) else ())
+    )
+    monkeypatch.setattr(sources, "_ask", lambda _: learned(pypi="https://client.example/simple", julia="https://julia.example", linked=()))
+    config = Config.model_validate({"home": home, "mirrors": {"bundle": "/srv/bundle"}})
+    found = sources.learn(config)
+    assert (found.pypi, found.npm, found.conda, found.apt, found.hosts) == (None, None, None, APT, frozenset())
+    found = sources.learn(Config.model_validate({"home": home, "mirrors": {"bundle": "/srv/bundle", "pypi": "https://pypi.site.example/simple"}}))
+    assert found.hosts == {("pypi.site.example", 443), ("files.site.example", 443)}
+    assert asked == [("", ""), ("https://pypi.site.example/simple", "")]
+
+
+def test_a_bundle_without_packages_of_the_release_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HostUnfit, match="has no packages"):
+        sources.bundled(tmp_path, "bookworm")
+    (tmp_path / "debs").mkdir()
+    (tmp_path / "debs/Release").write_text("Label: bundle\nCodename: bookworm\n")
+    assert sources.bundled(tmp_path, "bookworm") == f"deb [trusted=yes] copy:{tmp_path}/debs ./\n"
+    with pytest.raises(HostUnfit, match="no packages of trixie"):
+        sources.bundled(tmp_path, "trixie")

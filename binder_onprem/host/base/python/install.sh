@@ -7,11 +7,22 @@ set -a
 . /run/secrets/index
 set +a
 export UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# A bundle's wheels, where there are some: no index is asked then, but for further packages that it does not have.
+here="" locks=.
+if [ -d wheels ]; then
+    here="--no-index --find-links=wheels" locks=/tmp/locks
+    mkdir "$locks"
+    for lock in *.lock; do sed --sandbox -f wheels/built.sed "$lock" >"$locks/$lock"; done
+fi
+further() { UV_OVERRIDE=/etc/binder-onprem/uv-overrides.txt uv pip install -q --compile-bytecode "$@"; }
 python3 -m venv /srv/venv
-pip install -q --no-deps --require-hashes -r installer.lock
-uv pip install -q --no-deps --require-hashes --compile-bytecode -r "$1"
+# shellcheck disable=SC2086 # words on purpose
+pip install -q --no-deps --require-hashes $here -r "$locks/installer.lock"
+# shellcheck disable=SC2086 # the same
+uv pip install -q --no-deps --require-hashes --compile-bytecode $here -r "$locks/$1"
 if [ -s "${2:-}" ]; then
-    UV_OVERRIDE=/etc/binder-onprem/uv-overrides.txt uv pip install -q --compile-bytecode -r "$2"
+    # shellcheck disable=SC2086 # the same
+    { [ -n "$here" ] && further $here -r "$2"; } || further -r "$2"
 fi
 if [ "$1" = requirements.lock ]; then
     mkdir -p /srv/venv/etc/jupyter/labconfig
@@ -20,6 +31,6 @@ if [ "$1" = requirements.lock ]; then
 fi
 # A hub's own pages, not a session's.
 rm -rf /srv/venv/share/jupyterhub/static/components
-rm -rf /tmp/uv-cache "$HOME/.cache"
+rm -rf /tmp/uv-cache /tmp/locks "$HOME/.cache"
 uv --version
 uv pip list 2>/dev/null | grep -E '^(jupyter-repo2docker|jupyterhub|jupyterlab|notebook) ' || true
