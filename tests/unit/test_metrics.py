@@ -153,5 +153,6 @@ def test_passes_and_githubs_remaining_requests(tmp_path: Path) -> None:
 
 def test_labels_are_of_small_fixed_sets() -> None:
     declared = {name: list(getattr(found, "_labelnames", ())) for name, found in vars(metrics).items() if name.isupper()}
-    assert {label for labels in declared.values() for label in labels} <= {"status", "provider", "retries", "reason", "place", "name", "route"}
+    small = {"status", "provider", "retries", "reason", "place", "name", "route", "builder"}
+    assert {label for labels in declared.values() for label in labels} <= small
     assert b"repo=" not in generate_latest()
