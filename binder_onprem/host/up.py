@@ -236,10 +236,23 @@ def clean(config: Config, steps: Steps) -> None:
     home = config.home.resolve()
     if not home.exists():
         return
-    if not (home / "etc" / "containers.conf").exists() or home in (Path("/"), Path.home()):
+    sign = home / "etc" / "containers.conf"
+    if not sign.exists() or home in (Path("/"), Path.home()):
         raise HostUnfit(f"{home} does not look like the home of a Binder. Nothing was removed.")
     with steps.step(f"Removing {home}"):
-        shutil.rmtree(home)
+        removed(home, sign)
+
+
+def removed(home: Path, sign: Path) -> None:
+    """Remove a home, the file that it is known by (`sign`, in a directory of it) last: interrupted, it can be repeated. Raises OSError."""
+    for path in (*home.iterdir(), *sign.parent.iterdir()):
+        if path in (sign, sign.parent):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    shutil.rmtree(home)
 
 
 def _must_be_root() -> None:

@@ -1,4 +1,4 @@
-"""What is of a site among the rules of podman's helper; the listings are real ones, by iptables and by nftables."""
+"""What is of a site among the rules of podman's helper; the listing by iptables is a real one, that by nftables is written after its own."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import socket
 import tempfile
 import tomllib
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from binder_onprem.config import Config
-from binder_onprem.host import engine_files, place, pool, ports, probes, sources, standing
+from binder_onprem.host import engine_files, place, pool, ports, probes, sources, standing, up
 from binder_onprem.host import machine as host
 from binder_onprem.host.check import findings
 
@@ -204,3 +206,26 @@ def test_a_site_is_taken_down_by_the_names_it_was_brought_up_with(tmp_path: Path
     now = Config.model_validate({"home": tmp_path, "listen": {"port": 5000}, "network": {"pool": "10.78.0.0/16", "sessions": "none"}})
     stands = standing.as_it_stands(now)
     assert (stands.listen.port, stands.network.pool, stands.network.sessions) == (4000, "10.77.0.0/16", "none")
+
+
+def test_a_removal_that_was_interrupted_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, sign = tmp_path / "home", tmp_path / "home" / "etc" / "containers.conf"
+    for name in ("etc/containers.conf", "etc/networks/x.json", "etc/storage.conf", "storage/a/b", "config.yaml"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("x")
+    (home / "link").symlink_to(tmp_path)
+    for stuck in (home / "storage", sign.parent / "networks"):
+        with monkeypatch.context() as patched:
+            whole = shutil.rmtree
+
+            def rmtree(path: Path, *, stuck: Path = stuck, whole: Any = whole) -> None:
+                if path == stuck:
+                    raise OSError(errno.EBUSY, "busy")
+                whole(path)
+
+            patched.setattr(shutil, "rmtree", rmtree)
+            with pytest.raises(OSError, match="busy"):
+                up.removed(home, sign)
+        assert sign.exists()
+    up.removed(home, sign)
+    assert list(tmp_path.iterdir()) == []
