@@ -80,10 +80,17 @@ def stale(there: tuple[Rule, ...], pool: IPv4Network) -> tuple[Rule, ...]:
 
 
 def _addresses(namespace: Path) -> list[IPv4Address]:
-    said = _output("nsenter", f"--net={namespace}", "ip", "-4", "-json", "address", "show", "scope", "global")
-    with suppress(ValueError):
-        return [IPv4Address(entry["local"]) for link in json.loads(said) for entry in link.get("addr_info", [])]
-    return []
+    return addresses(_output("nsenter", f"--net={namespace}", "ip", "-4", "-json", "address", "show", "scope", "global"))
+
+
+def addresses(listed: str) -> list[IPv4Address]:
+    """Those in what ``ip -json address`` prints, which has empty entries for what was not asked for; pure. Nonsense has none."""
+    try:
+        links = json.loads(listed)
+    except ValueError:
+        return []
+    entries = [entry for link in links for entry in link.get("addr_info", ())]
+    return [IPv4Address(entry["local"]) for entry in entries if "local" in entry]
 
 
 def _output(*command: str) -> str:

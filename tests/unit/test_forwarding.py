@@ -6,7 +6,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from binder_onprem.host.forwarding import rules, stale
+from binder_onprem.host.forwarding import addresses, rules, stale
 
 IPTABLES = """\
 table ip nat { # handle 10
@@ -60,3 +60,9 @@ table inet netavark { # handle 4
 )
 def test_rules_of_the_range_go_and_the_ways_to_them_and_no_others(listed: str, gone: list[str]) -> None:
     assert [rule.handle for rule in stale(tuple(rules(listed)), IPv4Network("10.245.0.0/16"))] == gone
+
+
+def test_links_without_an_address_are_no_stumbling_block() -> None:
+    listed = '[{"ifname":"lo","addr_info":[{}]},{},{"addr_info":[{"family":"inet","local":"10.213.0.5","prefixlen":17},{"prefixlen":8}]}]'
+    assert [str(address) for address in addresses(listed)] == ["10.213.0.5"]
+    assert [addresses(nonsense) for nonsense in ("", "[]", "x")] == [[], [], []]
