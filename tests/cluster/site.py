@@ -17,7 +17,8 @@ ROOT: Final = Path(__file__).parents[2]
 
 LOOK: Final = """
 import hashlib, json, os, pwd, grp, stat, subprocess
-OFTEN = ("/var/lib/apt", "/var/lib/dpkg", "/var/lib/systemd", "/var/lib/ucf", "/var/lib/pam", "/var/lib/private", "/home/it/.ansible", "/root/.ansible")
+OFTEN = ("/var/lib/apt", "/var/lib/dpkg", "/var/lib/systemd", "/var/lib/ucf", "/var/lib/pam", "/var/lib/private")
+OFTEN += ("/home/it/.ansible", "/root/.ansible")
 BACKUPS = ("/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-", "/etc/ld.so.cache", "/etc/.pwd.lock")
 found = {}
 for top in ("/etc", "/usr/local", "/usr/lib/systemd", "/opt", "/srv", "/root", "/home", "/var/lib", "/run/systemd/system"):
