@@ -26,6 +26,11 @@ ROOM: Final = (
     "A disk of this host is full (or read-only). There: df -h; df -i; then du -xh DIRECTORY | sort -h | tail where 100 % stand. Make room, then run "
     "the same command again; what is done stays done."
 )
+CENSORED: Final = "'no_log: true' was specified"
+HIDDEN: Final = (
+    "There are secrets in what it said. On the host, look for the usual causes: a disk that is full or read-only (df -h; df -i; dmesg | tail). "
+    "Correct that, then run the same command again; what is done stays done."
+)
 AGAIN: Final = "Correct that, then run the same command again; what is done stays done."
 
 
@@ -141,6 +146,8 @@ def _failure(host: str, kind: Literal["failed", "unreachable"], data: Mapping[st
 def _fix(message: str, kind: str, *, known: bool) -> str:
     if FULL.search(message):
         return ROOM
+    if kind == "failed" and CENSORED in message:
+        return HIDDEN
     return AGAIN if kind == "failed" else GONE if known else UNREACHABLE
 
 

@@ -6,10 +6,13 @@ Nothing of them outlives `Hosts.destroy`, which also takes away what a killed ru
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +26,7 @@ from binder_onprem.host import machine as host
 from tests.cluster import roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CLAIMS: Final = engine_files.VOLATILE / "cluster"
 """Which ranges tests on this machine use: a file each."""
@@ -212,6 +215,31 @@ class Hosts:
     def power_off(self, name: str) -> None:
         """As if the plug were pulled."""
         self.podman("kill", "--signal=KILL", name)
+
+    @contextmanager
+    def power_cut(self, name: str, when: Callable[[Path], bool]) -> Iterator[None]:
+        """The plug is pulled in the moment when something is so of the host's files (below a path), whatever goes on inside; then it starts again."""
+        init = int(self.podman("inspect", "--format={{.State.Pid}}", name))
+        over, cut = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.01) and not when(Path(f"/proc/{init}/root")):
+                pass
+            if not over.is_set():
+                os.kill(init, signal.SIGKILL)
+                cut.set()
+                self.podman("wait", name)
+                self.podman("start", name)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        assert cut.is_set(), f"{name} has never come to where its power was to go"
+        self.wait(name)
 
     def power_on(self, name: str) -> None:
         """Start it again with what was on its disk."""

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from binder_onprem.errors import StoreUnavailable
 from binder_onprem.store import open_engine, open_store
 from tests.cluster.proxy import PASSWORD
 from tests.cluster.site import Site
 from tests.unit.parts import record
+from tests.unit.plugins import plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
 
+certificate = plugin("library/binder_certificate.py")
 GROUPS = {"registry": ("depot",), "builder": ("worker",), "database": ("worker",)}
 NAMES = ("depot", "worker")
 PORT = 5433
@@ -65,10 +69,28 @@ def site(hosts: Hosts, campus_proxy: Proxy, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def made(site: Site) -> dict[str, Any]:
-    """`site` has run once, on clean hosts that preflight found fit."""
+def cut(site: Site) -> tuple[int, dict[str, Any]]:
+    """What is told of the first `site`, on clean hosts that preflight found fit: the power of one went in the midst of dpkg's work."""
     site.done("preflight")
+    with site.hosts.power_cut("depot", lambda root: any(root.glob("var/lib/dpkg/updates/[0-9]*"))):
+        return site.deploy("site")
+
+
+@pytest.fixture(scope="module")
+def made(site: Site, cut: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    """`site` has run to its end once."""
+    assert cut
     return site.done("site")
+
+
+def test_after_a_power_cut_a_look_fails_at_nothing_and_site_heals_it(site: Site, cut: tuple[int, dict[str, Any]]) -> None:
+    code, told = cut
+    assert (code, [(failure["host"], failure["kind"]) for failure in told["failures"]]) == (6, [("depot", "unreachable")])
+    assert "run the same command again" in told["failures"][0]["fix"]
+    assert site.hosts.run("depot", "ls /var/lib/dpkg/updates").stdout != "", "dpkg was done before"
+    assert site.done("site", "--check", "--limit", "depot")["changed"] > 0
+    site.done("site", "--limit", "depot")
+    assert site.hosts.run("depot", "dpkg --audit; ls /var/lib/dpkg/updates").stdout == ""
 
 
 def test_a_second_run_and_a_look_change_nothing(site: Site, made: dict[str, Any]) -> None:
@@ -76,6 +98,48 @@ def test_a_second_run_and_a_look_change_nothing(site: Site, made: dict[str, Any]
     second = site.done("site")
     assert second["changed"] == 0, [line for line in Path(second["log"]).read_text().splitlines() if line.startswith("changed")]
     assert site.done("site", "--check")["changed"] == 0
+
+
+def refused(site: Site, *words: str) -> str:
+    """What `site` says where it stops before it has changed anything."""
+    code, told = site.deploy("site", *words)
+    assert (code, told["changed"], len(told["failures"])) == (11, 0, 1)
+    return str(told["failures"][0]["message"])
+
+
+def test_a_ca_that_has_not_signed_the_registrys_certificate_comes_to_no_host(site: Site, made: dict[str, Any], tmp_path: Path) -> None:
+    assert made
+    for name in ("ours", "theirs"):
+        certificate.make_ca(tmp_path / name, f"CA of {name}")
+    ca, key = (tmp_path / "ours" / f"ca.{kind}" for kind in ("pem", "key"))
+    signer = x509.load_pem_x509_certificate(ca.read_bytes()), serialization.load_pem_private_key(key.read_bytes(), None)
+    certificate.make_server(tmp_path / "ours", ["depot"], *signer)
+    given = {f"registry_certificate{end}": tmp_path / "ours" / f"depot.{kind}" for end, kind in (("", "pem"), ("_key", "key"))}
+    extra = [word for name, value in {**given, "site_ca_file": tmp_path / "theirs" / "ca.pem"}.items() for word in ("-e", f"{name}={value}")]
+    said = refused(site, *extra)
+    assert "CN=CA of ours has signed it, and the CA is CN=CA of theirs" in said
+
+
+def test_two_hosts_of_one_name_are_told_before_they_fight(site: Site, made: dict[str, Any]) -> None:
+    assert made
+    site.hosts.run("worker", "hostname depot")
+    try:
+        said = refused(site)
+    finally:
+        site.hosts.run("worker", "hostname worker")
+    assert "depot, worker have the same host name, depot" in said
+    assert "hostnamectl set-hostname" in said
+
+
+def test_a_full_disk_is_named_with_its_host_and_room_heals_it(site: Site, made: dict[str, Any]) -> None:
+    assert made
+    site.hosts.run("depot", "mount -t tmpfs -o size=8m none /var/lib/binder-registry")
+    try:
+        said = refused(site, "--limit", "depot")
+    finally:
+        site.hosts.run("depot", "umount /var/lib/binder-registry")
+    assert "depot: the disk of /var/lib/binder-registry (mounted at /var/lib/binder-registry) is full: 8 MiB are free" in said
+    assert site.done("site", "--limit", "depot")["changed"] == 0
 
 
 def test_no_secret_is_readable_by_another_account(site: Site, made: dict[str, Any]) -> None:

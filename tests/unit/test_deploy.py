@@ -74,6 +74,12 @@ def test_a_full_disk_is_called_one(kind: str, said: str) -> None:
     assert "df -h" in failure.fix
 
 
+def test_where_words_are_hidden_the_usual_causes_are_named() -> None:
+    said = "the output has been hidden due to the fact that 'no_log: true' was specified for this result"
+    (failure,) = told(*BEGIN, event("runner_on_failed", host="one", task="Accounts", res={"censored": said})).failures
+    assert "df -h" in failure.fix
+
+
 def test_of_a_loop_the_items_that_failed_are_told() -> None:
     items = [{"_ansible_item_label": "push", "failed": True, "msg": "died"}, {"_ansible_item_label": "pull", "failed": False, "msg": "fine"}]
     (failure,) = told(*BEGIN, event("runner_on_failed", host="one", task="Units", res={"msg": "One or more items failed", "results": items})).failures
