@@ -22,8 +22,22 @@ DENIED: Final = "The image registry refuses our account. The administrator must 
 NONSENSE: Final = "The image registry gave an answer that makes no sense. The administrator should look at its log."
 
 
+DOWN: Final = "The image registry does not answer. Images that are already on this machine still work; for others try again later."
+FULL: Final = "The disk of the image registry is full. Images that are there still start; new ones can be built when the administrator has made room."
+NO_ROOM: Final = re.compile(rb'no space left on device|"Err":28\b')
+"""How distribution tells of ENOSPC, in the body of a status 500."""
+
+
 class Again(Exception):
-    """Worth repeating."""
+    """Worth repeating.
+
+    Attributes:
+        sentence: What to say when no repetition has helped.
+    """
+
+    def __init__(self, sentence: str = DOWN) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ def check(answer: Answer, method: str) -> None:
         raise RegistryUnavailable(DENIED)
     # 405: it is read-only, for the time of a garbage collection.
     if answer.status >= 500 or answer.status in (405, 429):  # noqa: PLR2004 - HTTP
-        raise Again
+        raise Again(FULL if NO_ROOM.search(answer.body) else DOWN)
     if answer.status == 404 and (method == "HEAD" or answer.absent()):  # noqa: PLR2004 - HTTP
         return
     if answer.status >= 300:  # noqa: PLR2004 - HTTP

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from yarl import URL
 
-from binder_onprem.building.answers import DENIED, DIGEST, NONSENSE, Again, Answer, body_of, check, decoded, digest_of, location_of
+from binder_onprem.building.answers import DENIED, DIGEST, DOWN, NONSENSE, Again, Answer, body_of, check, decoded, digest_of, location_of
 from binder_onprem.building.blobs import MANIFEST
 from binder_onprem.building.supply import attached
 from binder_onprem.errors import BinderError, RegistryUnavailable
@@ -38,7 +38,6 @@ ASK_SECONDS: Final = 6.0
 PUSH_SECONDS: Final = 45.0
 """How long a push is repeated: a registry that is being restarted costs no build."""
 PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-DOWN: Final = "The image registry does not answer. Images that are already on this machine still work; for others try again later."
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,15 +244,17 @@ class DistributionRegistry:
     async def _repeat(self, attempt: Callable[[], Any], seconds: float) -> Any:
         clock = asyncio.get_running_loop().time
         end: float | None = None
+        last = DOWN
         for tried in range(10_000):
             try:
                 return await attempt()
-            except Again:
+            except Again as error:
+                last = error.sentence
                 end = end or clock() + seconds
                 if clock() > end:
                     break
                 await asyncio.sleep(PAUSES[min(tried, len(PAUSES) - 1)])
-        raise RegistryUnavailable(DOWN, retry_after=30)
+        raise RegistryUnavailable(last, retry_after=30)
 
     def _url(self, path: str) -> URL:
         """Of a path below ``/v2/``, or of a place that the registry named, which must be its own: our account goes there."""

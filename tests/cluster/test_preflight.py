@@ -37,14 +37,24 @@ BROKEN = {
 @pytest.fixture(scope="module")
 def site(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     hosts.start(*NAMES)
-    yield Site(hosts, tmp_path_factory.mktemp("preflight"))
+    site = Site(hosts, tmp_path_factory.mktemp("preflight"))
+    release(site.folder / "k3s", "amd64")
+    yield site
     for name in NAMES:
         hosts.remove(name)
 
 
+def release(folder: Path, arch: str) -> None:
+    """Files of a release of k3s, by their names."""
+    folder.mkdir()
+    for name in ("k3s" if arch == "amd64" else f"k3s-{arch}", f"sha256sum-{arch}.txt", f"k3s-airgap-images-{arch}.tar.zst"):
+        (folder / name).touch()
+
+
 def describe(site: Site, **each: dict[str, Any]) -> None:
     groups = {"registry": ("good",), "k3s_agent": ("cut",), "builder": ("copy", "plain")}
-    site.describe(groups, each, preflight_disk=SMALL, preflight_memory={}, site_registry_host="good")
+    common = {"preflight_disk": SMALL, "preflight_memory": {}, "site_registry_host": "good", "k3s_artifacts": str(site.folder / "k3s")}
+    site.describe(groups, each, **common)
 
 
 def subjects(told: dict[str, Any], host: str, level: str) -> set[str]:
@@ -67,12 +77,13 @@ def test_each_fault_is_named_with_its_fix(site: Site) -> None:
     same = site.hosts.run("plain", "cat /etc/machine-id").stdout
     site.hosts.write("copy", "/etc/machine-id", same, "444")
     few = {"preflight_disk": SMALL | {"builder": {"/srv/few": 0.001}}, "ansible_user": "eyes", "ansible_become": False}
-    describe(site, cut={"preflight_memory": {"k3s_agent": 4000}}, plain=few)
+    release(site.folder / "other", "arm64")
+    describe(site, cut={"preflight_memory": {"k3s_agent": 4000}, "k3s_artifacts": str(site.folder / "other")}, plain=few)
     code, told = site.deploy("preflight")
     assert code == 11
     assert {name: subjects(told, name, "fail") for name in NAMES} == {
         "good": set(),
-        "cut": {"default route", "ports", "system", "memory"},
+        "cut": {"default route", "ports", "system", "memory", "k3s release"},
         "copy": {"hostname", "machine id", "disk", "MTU", "names"},
         "plain": {"hostname", "machine id", "inodes", "root"},
     }

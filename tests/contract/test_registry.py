@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -192,6 +193,23 @@ async def test_a_name_of_another_registry_is_refused(registry: DistributionRegis
 async def test_the_account_is_not_carried_elsewhere(registry: DistributionRegistry) -> None:
     with pytest.raises(RegistryUnavailable):
         await registry._send("PATCH", "http://elsewhere.test:5000/v2/a/blobs/uploads/1")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+async def test_a_registry_whose_disk_is_full_says_so_and_works_again_with_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "PUSH_SECONDS", 0.1)
+    disk, port = tmp_path / "data", free_port()
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)  # noqa: ASYNC221 - at once
+    try:
+        async with real(tmp_path, port), connected(configuration(tmp_path, port)) as client:
+            for size in (10**6, 1):
+                with pytest.raises(RegistryUnavailable, match="The disk of the image registry is full"):
+                    await client.put_blob("binder/a", bytes(size))
+            subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)  # noqa: ASYNC221 - at once
+            assert await client.put_blob("binder/a", bytes(10**6))
+    finally:
+        subprocess.run(["umount", disk], check=True)  # noqa: ASYNC221 - at once
 
 
 # Faults that only the fake can be told to have.
