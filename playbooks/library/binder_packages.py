@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,7 @@ BUNDLE = RECORD.parent / "bundle"
 """Where the role bundle puts packages and the one source that then counts."""
 JOURNAL = Path("/var/lib/dpkg/updates")
 """Has files where dpkg was cut off."""
+SCRIPTS = Path("/var/lib/dpkg/info")
 LOCK = Path("/var/lib/dpkg/lock-frontend")
 """Held by whoever is at work with dpkg, such as the host's own upgrades after a boot."""
 APT = ("apt-get", "-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=600")
@@ -55,6 +57,18 @@ def essential() -> set[str]:
 def users() -> set[str]:
     """Names of the accounts of this host."""
     return {entry.pw_name for entry in pwd.getpwall()}
+
+
+def made(begun: set[str]) -> set[str]:
+    """Accounts that our packages have made since this run began with those.
+
+    Of a run that was cut off before it those, too, that our packages' scripts name: between the two, the host's administrators may have made some.
+    """
+    known = recorded()
+    before = begun - set(known["accounts"]) if known["accounts"] else set()
+    files = [file for name in known["packages"] for file in (*SCRIPTS.glob(f"{name}.postinst"), *SCRIPTS.glob(f"{name}:*.postinst"))]
+    words = {word for file in files for word in re.findall(r"[\w-]+", file.read_text(encoding="utf-8", errors="replace"))}
+    return (users() - begun) | (before & words)
 
 
 def recorded() -> dict[str, list[str]]:
@@ -146,15 +160,15 @@ def install(module: AnsibleModule, names: list[str], masked: list[str], unpurged
         if not link.is_symlink() and not link.exists():
             record(masked={unit})
             link.symlink_to("/dev/null")
-    # Accounts that a run which was cut off has made are known by what was there before it.
-    known = users() if recorded()["accounts"] == [] else set(recorded()["accounts"])
-    record(accounts=known)
+    # What a run that is cut off has made of accounts is known by what was there before it.
+    begun = users()
+    record(accounts=set(recorded()["accounts"]) or begun)
     if broken:
         heal(module)
         missing = sorted(set(names) - installed())
     if missing:
         fetch(module, missing, before, unpurged)
-    record(users=users() - known)
+    record(users=made(begun))
     forget("accounts")
     module.exit_json(changed=True, missing=missing)
 
@@ -201,8 +215,10 @@ def remove(module: AnsibleModule) -> None:
             msg=f"These packages have come later and need what is to go: {', '.join(others)}. Remove them, or delete {RECORD} to keep all."
         )
     if not module.check_mode:
+        begun = users()
         if interrupted():
             heal(module)
+        known["users"] = sorted({*known["users"], *made(begun)})
         if names:
             # Debian 13 takes e2fsprogs for essential, but a host that had none before does without it.
             run(module, *APT, "--allow-remove-essential", "purge", *names)
