@@ -61,7 +61,7 @@ class Site:
             "binder_settings": {"listen": {"host": "0.0.0.0"}, "network": {"allow": ["127.0.0.0/8"]}},  # noqa: S104 - the hosts' own network
         }
         self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("work1",), "control": ("head",)}
-        self.groups |= {"monitoring": ("reg",), "database": ("reg",)}
+        self.groups |= {"monitoring": ("reg",)}
         self.write()
 
     def write(self) -> None:
@@ -205,10 +205,11 @@ def test_no_other_account_reads_a_secret_nor_does_a_log_or_a_list_of_processes(s
 
 def test_a_bug_report_has_every_host_and_no_secret(site: Site) -> None:
     _, token, _ = launched(site)
-    site.hosts.run(
-        "head", f"logger --tag=x; systemd-run --quiet --wait --unit=binder-noise echo 'GET /user/alice/lab?token={token} password: hunter2'"
-    )
+    # One that stays is among the units that are listed.
+    noise = f"systemd-run --quiet --remain-after-exit --unit=binder-noise echo 'GET /user/alice/lab?token={token} password: hunter2'"
+    site.hosts.run("head", noise)
     code, told = site.deploy("support", "-e", "support_seconds=400")
+    site.hosts.run("head", "systemctl stop binder-noise")
     assert code == 0, told["failures"]
     assert {name: levels(rows, "ok").keys() for name, rows in told["support"].items()} == {name: {"support"} for name in NAMES}
     (path,) = (site.folder / "support").iterdir()
