@@ -310,12 +310,11 @@ class Builds:
             if len(self._places) >= self._build.queue:
                 raise QuotaExceeded("Too many builds are waiting already. Try again soon.", retry_after=60)
             record = BuildRecord(secrets.token_hex(8), image, repo, BuildState.QUEUED, self._now(), asker=client, fresh=fresh)
-            stored = await self._store.add(record)
-            if stored.id == record.id:
-                # Before anybody here can start it: killed between its start and this, nobody would ever hear that it was queued.
-                await self._attempt.told(stored)
-            live = await self._adopt(stored)
+            live = await self._adopt(await self._store.add(record))
             self.look()
+        if live.record.id == record.id:
+            # In the same step of the loop in which it became known: who starts it, and tells of that, comes after.
+            await self._attempt.told(record)
         return live
 
     async def _adopt(self, record: BuildRecord) -> Live:
