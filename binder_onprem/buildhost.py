@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import signal
 import ssl
 import time
 from contextlib import AsyncExitStack
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSMsgType, web
 
-from binder_onprem import logs
+from binder_onprem import lifetime
 from binder_onprem.building import disk, registry
 from binder_onprem.building.builder import PodmanBuilder
 from binder_onprem.building.elsewhere import wire
@@ -194,16 +193,7 @@ def main(config: Config) -> None:
     Raises:
         BinderError: It cannot start; the message says what is missing.
     """
-    logs.configure(config.log_level)
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_signalled(config))
-
-
-async def _until_signalled(config: Config) -> None:
-    task = asyncio.create_task(serve(config))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await task
+    lifetime.run(serve(config), config.log_level)
 
 
 async def serve(config: Config) -> None:

@@ -8,9 +8,7 @@ starts it anew. Builds and sessions survive that: builds are taken up again, ses
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import aiohttp
 from aiohttp import web
 
-from binder_onprem import logs, metrics, providers, store, whereabouts
+from binder_onprem import lifetime, metrics, providers, store, whereabouts
 from binder_onprem.access import Access
 from binder_onprem.admission import Admission
 from binder_onprem.building import disk, registry
@@ -122,16 +120,7 @@ def main(config: Config) -> None:
     Raises:
         BinderError: It cannot start; the message says what is missing.
     """
-    logs.configure(config.log_level)
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_signalled(config))
-
-
-async def _until_signalled(config: Config) -> None:
-    task = asyncio.create_task(serve(config))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await task
+    lifetime.run(serve(config), config.log_level)
 
 
 async def serve(config: Config) -> None:

@@ -22,7 +22,7 @@ from binder_onprem.host import engine_files, settingfiles
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from binder_onprem.config import BuildingFor, Config
+    from binder_onprem.config import Config
 
 USER: Final = "binder-onprem"
 """Runs what needs no privilege: the proxy and the registry."""
@@ -77,7 +77,7 @@ def parts(config: Config) -> tuple[Part, ...]:
     # The sample is the same everywhere, and its link leads to the loopback of whoever builds.
     samples = [_samples(config)] if config.samples else []
     if config.building_for:
-        return (_podman(config), *samples, _builder(config, config.building_for))
+        return (_podman(config), *samples, _daemon(config))
     registry = [] if config.remote else [_registry(config)]
     return (*registry, _podman(config), *samples, _proxy(config), _hub(config), _daemon(config))
 
@@ -148,27 +148,18 @@ def _hub(config: Config) -> Part:
 
 
 def _daemon(config: Config) -> Part:
+    """That of a whole Binder, or of a machine that builds for another one."""
+    building = config.building_for
+    pages = f"http://127.0.0.1:{config.daemon_port}{config.listen.base_url}versions"  # not health, which also tells of the others
+    others = () if building else ("hub",) if config.remote else ("registry", "hub")
     return Part(
         "daemon",
         (str(Path(sys.executable).parent / "binder-onprem"), "serve"),
-        f"http://127.0.0.1:{config.daemon_port}{config.listen.base_url}versions",  # not health, which also tells of the others
+        f"unix:{config.builder_socket}" if building else pages,
         env=_ours(config),
         grace=20,
-        files=(*_sources(config), *_named(config.providers), *_speaks_by(config)),
-        after=("podman", "hub") if config.remote else ("podman", "registry", "hub"),
-    )
-
-
-def _builder(config: Config, building: BuildingFor) -> Part:
-    """The daemon of a machine that builds for another one."""
-    return Part(
-        "daemon",
-        (str(Path(sys.executable).parent / "binder-onprem"), "serve"),
-        f"unix:{config.builder_socket}",
-        env=_ours(config),
-        grace=20,
-        files=(*_sources(config), *_named(building), *_speaks_by(config)),
-        after=("podman",),
+        files=(*_sources(config), *_named(building or config.providers), *_speaks_by(config)),
+        after=("podman", *others),
     )
 
 

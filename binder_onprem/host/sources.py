@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,13 +89,14 @@ def read(config: Config) -> Sources:
     learned = _kept(config) or _ask(config)
     mirrors = config.mirrors
     if mirrors.bundle:
-        return _closed(config, learned)
+        learned = _closed(learned)
     apt = _text(mirrors.apt, "mirrors.apt") if mirrors.apt else learned.apt
     pypi = mirrors.pypi or learned.pypi
     conda = mirrors.conda or learned.conda
     proxy = config.network.proxy or learned.proxy
     named = (pypi or learned.default_pypi, mirrors.npm or learned.npm, conda, mirrors.cran, learned.julia)
-    urls = [*(url for url in named if url), *re.findall(r"https?://[^\s\]]+", apt)]
+    asked = apt if mirrors.apt or not mirrors.bundle else ""
+    urls = [*(url for url in named if url), *re.findall(r"https?://[^\s\]]+", asked)]
     return Sources(
         julia=learned.julia,
         ca_bundle=_bundle(config),
@@ -110,22 +111,9 @@ def read(config: Config) -> Sources:
     )
 
 
-def _closed(config: Config, learned: Learned) -> Sources:
-    """Where all comes from a bundle: what the configuration names and nobody else, as the clients' defaults are of a network that is not there."""
-    mirrors = config.mirrors
-    apt = _text(mirrors.apt, "mirrors.apt") if mirrors.apt else ""
-    urls = [*filter(None, (mirrors.pypi, mirrors.npm, mirrors.conda, mirrors.cran)), *re.findall(r"https?://[^\s\]]+", apt)]
-    return Sources(
-        ca_bundle=_bundle(config),
-        pypi=mirrors.pypi,
-        apt=apt or learned.apt,
-        npm=mirrors.npm,
-        conda=mirrors.conda,
-        cran=mirrors.cran,
-        proxy=config.network.proxy or learned.proxy,
-        no_proxy=config.network.no_proxy or learned.no_proxy,
-        hosts=frozenset(host for url in urls for host in clients.host_of(url)) | frozenset(learned.linked),
-    )
+def _closed(learned: Learned) -> Learned:
+    """What of it holds where all comes from a bundle: the clients' defaults are of a network that is not there."""
+    return replace(learned, pypi=None, default_pypi="", npm="", conda=None, julia=None)
 
 
 def learn(config: Config) -> Sources:

@@ -104,8 +104,7 @@ class Dispatch:
         failed = EngineUnavailable(NONE_LEFT)
         while name := chosen(build.image.repository, self._seen(), asked | self._closed()):
             asked.add(name)
-            self._running[name] += 1
-            metrics.BUILDER_BUILDS.labels(name).set(self._running[name])
+            self._count(name, 1)
             try:
                 await log.write(Phase.BUILDING, f"This is built on {name}.")
                 digest = await self._builders[name].build(build, log, pushing)
@@ -118,8 +117,7 @@ class Dispatch:
                 self._back(name)
                 return digest
             finally:
-                self._running[name] -= 1
-                metrics.BUILDER_BUILDS.labels(name).set(self._running[name])
+                self._count(name, -1)
         raise failed
 
     async def sweep(self, running: frozenset[str]) -> None:
@@ -162,6 +160,10 @@ class Dispatch:
             Seen(name, self._running[name], self._others[name].places if name in self._others else self._places, self._away.get(name, 0.0) > now)
             for name in self._builders
         ]
+
+    def _count(self, name: str, change: int) -> None:
+        self._running[name] += change
+        metrics.BUILDER_BUILDS.labels(name).set(self._running[name])
 
     def _lost(self, name: str) -> None:
         logger.warning("builder away", extra={"builder": name})
