@@ -33,7 +33,7 @@ clean: ## stop everything and remove its data (asks first; YES=1 does not)
 
 test: ## install what tests need, lint, run every test with branch coverage
 	@environment=$$(.ci/bootstrap test) && $(MAKE) --no-print-directory lint ENVIRONMENT="$$environment" \
-	&& $(SUDO) env PATH="$$environment/bin:$$PATH" "$$environment/bin/python" -m pytest --cov --cov-branch $(PYTEST)
+	&& $(SUDO) env PATH="$$environment/bin:$$PATH" "$$environment/bin/python" -m $(if $(PYTEST),pytest --cov --cov-branch $(PYTEST),tests)
 
 test-cluster: ## of these tests, those with hosts and a Kubernetes of their own; `make test` has them where their needs are met
 	@environment=$$(.ci/bootstrap test) && $(SUDO) env PATH="$$environment/bin:$$PATH" "$$environment/bin/python" -m pytest tests/cluster $(PYTEST)

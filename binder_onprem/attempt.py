@@ -47,6 +47,8 @@ class Live:
         begun: The task has taken its first step; before that, cancelling it would leave nobody to record the end.
         cancelled_by: Somebody wants it stopped.
         ending: Its outcome is known and being recorded; too late for cancelling.
+        announced: That it was queued has been told. Whoever starts it waits for that: killed in between, the next process would know that it
+            runs and not that nobody has heard of it yet.
         gone: It is over and recorded.
     """
 
@@ -56,6 +58,7 @@ class Live:
     begun: bool = False
     cancelled_by: str | None = None
     ending: bool = False
+    announced: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     _held: AsyncExitStack = field(default_factory=AsyncExitStack)
     _log: EventLog | None = None
@@ -136,6 +139,7 @@ class Attempt:
 
     async def _build(self, live: Live) -> str:
         if live.record.state is BuildState.QUEUED:
+            await live.announced.wait()
             await self._move(live, replace(live.record, state=BuildState.RUNNING, started=self._now()))
         return await self._builder.build(live.record, live.log, lambda: self._pushing(live))
 

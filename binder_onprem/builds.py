@@ -310,17 +310,21 @@ class Builds:
             if len(self._places) >= self._build.queue:
                 raise QuotaExceeded("Too many builds are waiting already. Try again soon.", retry_after=60)
             record = BuildRecord(secrets.token_hex(8), image, repo, BuildState.QUEUED, self._now(), asker=client, fresh=fresh)
-            live = await self._adopt(await self._store.add(record))
+            stored = await self._store.add(record)
+            live = await self._adopt(stored, announced=stored.id != record.id)
             self.look()
         if live.record.id == record.id:
-            # In the same step of the loop in which it became known: who starts it, and tells of that, comes after.
+            # It can be seen and cancelled already; only its start waits for a slow teller.
             await self._attempt.told(record)
+            live.announced.set()
         return live
 
-    async def _adopt(self, record: BuildRecord) -> Live:
+    async def _adopt(self, record: BuildRecord, *, announced: bool = True) -> Live:
         live = self._live.get(record.id)
         if live is None:
             live = Live(record, self._logs)
+            if announced:
+                live.announced.set()
             await live.open()
             self._live[record.id] = live
         return live

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +24,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+# Beside other tests, as slow as a machine is that does something else.
+expect.set_options(timeout=20_000)
 CHROMIUM = "/usr/bin/chromium"
 PLACES = (Path(sys.prefix) / "node" / "node_modules", Path(__file__).parents[2] / "node_modules")
 

@@ -1,16 +1,9 @@
-"""Hosts and a cluster for the tests of this directory, or the reason why there are none here.
-
-These tests come last, and what they need of Go is built meanwhile by a process that takes only what the other tests leave of the cores.
-"""
+"""Hosts and a cluster for the tests of this directory, or the reason why there are none here. Beside others these tests come last."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +21,6 @@ if TYPE_CHECKING:
 
 REGISTRY = "registry.test"
 HERE = Path(__file__).parent
-BUILDING = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def needed() -> str:
@@ -40,28 +32,13 @@ def needed() -> str:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if HERE in item.path.parents]
     others = [item for item in items if HERE not in item.path.parents]
     items[:] = [*others, *here]
-    if not here:
-        return
-    if reason := needed():
+    if here and (reason := needed()):
         for item in here:
             item.add_marker(pytest.mark.skip(reason=reason))
-    elif others and not config.option.collectonly:
-        command = ["nice", "-n", "19", sys.executable, "-m", "tests.cluster", "build"]
-        # What it says does not matter: who needs the result makes it again, and then it is heard.
-        config.stash[BUILDING] = subprocess.Popen(
-            command, cwd=HERE.parents[1], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if building := config.stash.get(BUILDING, None):
-        with suppress(ProcessLookupError):
-            os.killpg(building.pid, signal.SIGTERM)
-        building.wait()
 
 
 @pytest.fixture(scope="session")

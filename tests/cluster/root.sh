@@ -36,6 +36,9 @@ UNIT
 mkdir -p "$root/etc/systemd/system/sysinit.target.wants"
 ln -sf ../shared-mounts.service "$root/etc/systemd/system/sysinit.target.wants/shared-mounts.service"
 
+# No test takes away what the disk had not got yet: packages need not be on it file by file.
+echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/tests"
+
 chroot "$root" useradd --create-home --shell /bin/bash it
 printf 'it ALL=(ALL) NOPASSWD: ALL\n' >"$root/etc/sudoers.d/it"
 chmod 0440 "$root/etc/sudoers.d/it"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from tests.cluster import artefacts
+from tests.cluster import artefacts, cache
+from tests.unit.plugins import plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from tests.cluster.hosts import Hosts
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
+certificate = plugin("library/binder_certificate.py")
 ROOT = Path(__file__).parents[2]
 NAMES = ("reg", "head", "work1")
+IMAGES = "/opt/binder-onprem/cache/binder-onprem/images"
 BINDER = "/var/lib/binder-onprem/venv/bin/binder-onprem"
 TAINT = "node-role.kubernetes.io/control-plane=true:NoSchedule"
 LOOK = r"""
@@ -84,6 +87,24 @@ class Site:
         assert code == 0, told.get("failures", told)
         return told
 
+    def lend_images(self, name: str) -> None:
+        """A new host gets the images that a Binder stands on from those before it, in this run and earlier ones; `test_bundle` has one make them."""
+        kept = cache.directory() / "images"
+        if kept.exists():
+            self.hosts.run(name, f"mkdir -p {IMAGES}")
+            self.hosts.podman("cp", f"{kept}/.", f"{name}:{IMAGES}")
+
+    def keep_images(self, name: str) -> None:
+        """Those that were used last, one of each kind, for hosts after it."""
+        kept, found = cache.directory() / "images", self.folder / "images"
+        self.hosts.podman("cp", f"{name}:{IMAGES}", str(found))
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir()
+        for kind in ("session", "sandbox"):
+            last = max(found.glob(f"{kind}-*.tar"), key=lambda file: file.stat().st_mtime)
+            shutil.move(last, kept)
+        shutil.rmtree(found)
+
 
 @pytest.fixture(scope="module")
 def before() -> dict[str, str]:
@@ -92,9 +113,14 @@ def before() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def site(hosts: Hosts, before: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    # One CA for all runs, as images hold it: with another one those that are kept would be others.
+    authority = cache.kept("authority", "site", lambda folder: certificate.make_ca(folder, "CA of this Binder"), "Making the site's CA.")
     hosts.start(*NAMES)
     before.update({name: hosts.run(name, LOOK).stdout for name in NAMES})
-    yield Site(hosts, tmp_path_factory.mktemp("site"))
+    site = Site(hosts, tmp_path_factory.mktemp("site"))
+    shutil.copytree(authority, site.secrets)
+    site.secrets.chmod(0o700)
+    yield site
     for name in (*NAMES, "work2"):
         if name in hosts.names:
             hosts.remove(name)
@@ -140,7 +166,9 @@ def test_a_look_at_new_hosts_fails_at_nothing_and_changes_nothing(site: Site, be
 
 
 def test_site_and_the_second_time_nothing_changes(site: Site) -> None:
+    site.lend_images("head")
     assert site.done("site")["changed"] > 0
+    site.keep_images("head")
     assert site.done("site")["changed"] == 0
     assert site.done("site", "--check")["changed"] == 0
 
@@ -329,6 +357,7 @@ def test_registry_and_control_host_come_back_on_new_machines_and_an_old_link_nee
     assert "nothing was changed" in failed["failures"][0]["message"]
     assert hosts.run("head", "ls /var/lib/rancher /var/lib/binder-onprem /etc/binder-onprem", check=False).stdout == ""
 
+    site.lend_images("head")
     site.done("restore")
     launched(site)
     assert hosts.run("head", f"{BINDER} builds list --json").stdout == builds

@@ -163,6 +163,22 @@ async def test_what_happens_to_a_build_is_told_in_that_order_however_long_tellin
 
 
 @virtual
+async def test_a_build_starts_when_it_was_told_as_queued_and_is_seen_before(tmp_path: Path) -> None:
+    # Killed in between, the next process would tell that it runs, and nobody had heard of it.
+    box = Slow(seconds=60)
+    house = listening(tmp_path, box)
+    await house.up()
+    starting = asyncio.create_task(house.builds.start(image(), repo(), client="x"))
+    await asyncio.sleep(10)
+    assert [build.state for build, _ in house.builds.places()] == [BuildState.QUEUED]
+    assert box.letters == []
+    await starting
+    await asyncio.sleep(0.1)
+    assert [build.state for build, _ in house.builds.places()] == [BuildState.RUNNING]
+    await house.down()
+
+
+@virtual
 async def test_a_build_that_nobody_lets_begin_is_told_queued_and_then_cancelled(tmp_path: Path) -> None:
     box = Slow(seconds=60)
     house = listening(tmp_path, box)

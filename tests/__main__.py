@@ -1,0 +1,114 @@
+"""Every test, two parts of them at a time: ``python -m tests``, as `make test` does.
+
+Most tests wait as often as they calculate: for a container, a pod, an answer by SSH. A part is one pytest with hosts, Binders and a file of
+coverage of its own. Its lines come as they are written, after its name; what failed is repeated at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+AT_ONCE: Final = 2
+NOTHING: Final = 5
+"""What pytest ends with when it has found no test."""
+
+LONGEST_FIRST: Final = {
+    "playbooks": ("cluster/test_playbooks.py",),
+    "e2e": ("e2e",),
+    "cluster": ("cluster", "--ignore=tests/cluster/test_playbooks.py"),
+    "real": ("real",),
+}
+"""Part → what is below ``tests``; all else is the last part."""
+
+
+@dataclass
+class Part:
+    """Tests that one process runs."""
+
+    name: str
+    words: tuple[str, ...]
+    coverage: Path
+    code: int | None = None
+    said: list[str] = field(default_factory=list)
+    process: subprocess.Popen[str] | None = None
+
+    def run(self) -> None:
+        """Until the end."""
+        began = time.monotonic()
+        if self.name == "playbooks":
+            # Once in a machine's life: Kubernetes. What prevents it is told by the tests.
+            self._command("nice", "-n", "10", sys.executable, "-m", "tests.cluster", "build")
+        self.code = self._command(sys.executable, "-m", "pytest", "--cov", "--cov-branch", "--cov-report=", *self.words)
+        self._say(f"ended after {(time.monotonic() - began) / 60:.0f} min")
+
+    def _command(self, *words: str) -> int:
+        env = {**os.environ, "COVERAGE_FILE": str(self.coverage), "PYTHONUNBUFFERED": "1"}
+        # A session of its own: Ctrl-C comes once, by us, and what it has made is taken away.
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(words, cwd=HERE.parent, env=env, text=True, errors="replace", start_new_session=True, **streams) as self.process:
+            for line in self.process.stdout or ():
+                self._say(line.rstrip("\n"))
+        return self.process.returncode
+
+    def _say(self, line: str) -> None:
+        self.said.append(line)
+        sys.stdout.write(f"{self.name:9} │ {line}\n")
+        sys.stdout.flush()
+
+    @property
+    def verdict(self) -> list[str]:
+        """What failed, and the count."""
+        return [line for line in self.said if line.startswith(("FAILED", "ERROR"))] + [line for line in self.said if line.startswith("==")][-1:]
+
+
+def parts(folder: Path) -> list[Part]:
+    """All of them; data of coverage come to `folder`."""
+    named = {words[0].partition("/")[0] for words in LONGEST_FIRST.values()}
+    others = sorted(path.name for path in HERE.iterdir() if path.name not in named and any(path.glob("test_*.py")))
+    each = {**LONGEST_FIRST, "others": tuple(others)}
+    found = []
+    for name, words in each.items():
+        below = tuple(word if word.startswith("-") else f"tests/{word}" for word in words)
+        found.append(Part(name, below, folder / f"coverage.{name}"))
+    return found
+
+
+def main() -> int:
+    """Run all; 0 when all have passed."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        every = parts(Path(folder))
+
+        def stop(*_: object) -> None:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for part in every:
+                if part.process and part.process.poll() is None:
+                    part.process.send_signal(signal.SIGINT)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        list(pool.map(Part.run, every))
+        _report([part.coverage for part in every])
+    for part in every:
+        sys.stdout.writelines(f"{part.name:9} │ {line}\n" for line in part.verdict)
+    return int(any(part.code not in (0, NOTHING) for part in every))
+
+
+def _report(data: list[Path]) -> None:
+    coverage = (sys.executable, "-m", "coverage")
+    env = {**os.environ, "COVERAGE_FILE": str(data[0].parent / "coverage")}
+    subprocess.run([*coverage, "combine", "--quiet", *map(str, filter(Path.exists, data))], cwd=HERE.parent, env=env, check=False)
+    subprocess.run([*coverage, "report"], cwd=HERE.parent, env=env, check=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
