@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ TABLE = "binder_site"
 UNIT = Path("/etc/systemd/system/binder-site-firewall.service")
 UNDO = "binder-site-firewall-undo"
 COMMENT = "binder-site"
+STARTING_SECONDS = 30
 ANYONE = "anyone"
 CONTROLLER = "controller"
 SERVICE = f"""# Written by `binder-onprem deploy site`; changes are lost. Keeps strangers from the site's own ports.
@@ -74,9 +76,14 @@ def run(*command: str, given: str = "") -> str:
 
 
 def kind() -> str:
-    """Which firewall the host uses."""
-    if (said("firewall-cmd", "--state") or "").strip() == "running":
-        return "firewalld"
+    """Which firewall the host uses. One that has just been started is waited for: taken for none, it would refuse what a table lets through."""
+    end = time.monotonic() + STARTING_SECONDS
+    while (said("systemctl", "is-active", "firewalld") or "").strip() == "active":
+        if (said("firewall-cmd", "--state") or "").strip() == "running":
+            return "firewalld"
+        if time.monotonic() > end:
+            raise Refused("firewalld.service is active, and firewall-cmd --state does not say that it is running. Look at its journal, or stop it.")
+        time.sleep(0.5)
     if "Status: active" in (said("ufw", "status") or ""):
         return "ufw"
     return "nftables"

@@ -181,3 +181,21 @@ def test_ufw_is_told_in_its_own_words() -> None:
         "allow 443/tcp",
         f"route allow from {PODS}",
     ]
+
+
+def test_a_firewalld_that_has_just_been_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter(["not running\n", None, "running\n"])
+
+    def said(*command: str, given: str = "") -> str | None:
+        assert not given
+        return next(states) if command[0] == "firewall-cmd" else "active\n"
+
+    monkeypatch.setattr(module, "said", said)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    assert module.kind() == "firewalld"
+    monkeypatch.setattr(module, "STARTING_SECONDS", -1)
+    states = iter([None])
+    with pytest.raises(module.Refused, match="journal"):
+        module.kind()
+    monkeypatch.setattr(module, "said", lambda *command: "Status: active" if command[0] == "ufw" else None)
+    assert module.kind() == "ufw"
