@@ -61,6 +61,7 @@ from binder_onprem.reconcile import Reconcile
 from binder_onprem.room import Room
 from binder_onprem.sealing import Sealing
 from binder_onprem.store.credentials import SqlCredentials
+from binder_onprem.store.moving import take_over
 from binder_onprem.store.projects import SqlProjects
 from binder_onprem.store.rulings import SqlRulings
 from binder_onprem.web import health, hooks
@@ -137,6 +138,13 @@ async def serve(config: Config) -> None:
             logger.info("serving", extra={"url": config.public_url})
 
 
+async def _database(config: Config, stack: AsyncExitStack) -> AsyncEngine:
+    engine = await stack.enter_async_context(store.open_engine(config.database_url))
+    if moved := await take_over(config.record_file, engine):
+        logger.warning("what SQLite had is in the database of the settings now", extra={"rows": moved})
+    return engine
+
+
 async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
     """Build every room; `stack` closes what is open.
 
@@ -149,7 +157,7 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Rooms:
     rules = AddressRules.of(config)
     upstream = await stack.enter_async_context(providers.checked_session(config, rules, given))
     local = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
-    engine = await stack.enter_async_context(store.open_engine(config.database_url))
+    engine = await _database(config, stack)
     records = await stack.enter_async_context(store.opened(store.SqlStore, engine))
     remembered = await stack.enter_async_context(store.opened(store.SqlPolicy, engine))
     office = Office(config, await stack.enter_async_context(store.opened(SqlRulings, engine)))

@@ -177,7 +177,12 @@ class Config(Places):
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL for the async engine."""
-        return self.database or f"sqlite+aiosqlite:///{self.home / 'binder.sqlite'}"
+        return self.database or f"sqlite+aiosqlite:///{self.record_file}"
+
+    @property
+    def record_file(self) -> Path:
+        """Where the records are unless the settings name a database."""
+        return self.home / "binder.sqlite"
 
 
 def load(path: Path | None = None, home: Path | None = None) -> Config:

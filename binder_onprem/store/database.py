@@ -34,6 +34,8 @@ BUSY_MILLISECONDS: Final = 10_000
 COMMAND_SECONDS: Final = 15
 DOWN: Final = "The database does not answer or cannot be written. Try again in a moment; if that does not help, tell the administrator."
 NEWER: Final = "The database was made by a newer version of this software. Start that version, or restore the backup made before the update."
+LOCK: Final = sa.text("SELECT pg_advisory_xact_lock(42646965)")
+"""Held on PostgreSQL until the transaction ends, by whoever changes all of it."""
 _INSERT: Final = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -72,7 +74,7 @@ def migrate(connection: sa.Connection) -> None:
     """Bring the schema up to date, in the connection's transaction."""
     if connection.dialect.name == "postgresql":
         # Two replicas that start at once: the second waits, then finds the work done.
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(42646965)"))
+        connection.execute(LOCK)
     if _revision(connection) == _newest():
         return  # the usual start does without Alembic, whose import alone takes longer than everything here
     from alembic import command, util  # noqa: PLC0415 - see above

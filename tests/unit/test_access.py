@@ -18,7 +18,6 @@ from binder_onprem.sealing import KEY, Sealing
 from binder_onprem.store import open_engine, opened
 from binder_onprem.store.credentials import SqlCredentials
 from tests.unit.parts import House, record, repo, request
-from tests.unit.test_store import postgres, store, url  # noqa: F401 - fixtures
 from tests.unit.virtual import virtual
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ class Host:
 
 
 @pytest.fixture
-async def kept(url: str) -> AsyncIterator[SqlCredentials]:  # noqa: F811 - the fixture
+async def kept(url: str) -> AsyncIterator[SqlCredentials]:
     async with open_engine(url) as engine, opened(SqlCredentials, engine) as table:
         yield table
 
@@ -358,7 +357,7 @@ async def test_who_has_no_access_does_not_get_an_image_that_exists(tmp_path: Pat
     await house.down()
 
 
-async def test_who_has_looked_up_a_private_repository(store: SqlStore) -> None:  # noqa: F811 - the fixture
+async def test_who_has_looked_up_a_private_repository(store: SqlStore) -> None:
     private = replace(repo(), access="1" * 16)
     asked = replace(request(), client=ANN)
     await store.begin(asked, private, 1.0)

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from binder_onprem.store.database import engine_of
 from tests.unit.plugins import answer, plugin
-from tests.unit.test_store import postgres  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +25,7 @@ def test_a_verifier_is_that_of_the_standard() -> None:
     )
 
 
-async def test_what_the_server_keeps_of_a_password_is_known_again(postgres: str) -> None:  # noqa: F811 - as above
+async def test_what_the_server_keeps_of_a_password_is_known_again(postgres: str) -> None:
     engine = engine_of(postgres)
     async with engine.connect() as connection:
         await connection.execute(sa.text("SET password_encryption = 'scram-sha-256'"))

@@ -15,7 +15,6 @@ from binder_onprem.ruling import Ban, BanKind, Entry, Maintenance, Mode, checked
 from binder_onprem.store import SqlStore, open_engine, opened
 from binder_onprem.store.rulings import SqlRulings
 from tests.unit.parts import DIGEST, record, repo, request
-from tests.unit.test_store import postgres, url  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +23,7 @@ NOW = 1000.0
 
 
 @pytest.fixture
-async def tables(url: str) -> AsyncIterator[tuple[SqlRulings, SqlStore]]:  # noqa: F811 - the fixture
+async def tables(url: str) -> AsyncIterator[tuple[SqlRulings, SqlStore]]:
     async with open_engine(url) as engine, opened(SqlRulings, engine) as rulings, opened(SqlStore, engine) as store:
         yield rulings, store
 

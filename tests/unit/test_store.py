@@ -1,15 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -21,51 +16,7 @@ from binder_onprem.model import TRANSITIONS, BuildState, Client, LaunchAudit, La
 from binder_onprem.store import SqlStore, database, open_store, tables
 from tests.unit.parts import DIGEST, image, record, repo, request
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 ID = "0" * 16
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL of our own on a unix socket, run by an ordinary user."""
-    if not BINARIES:
-        pytest.skip("no PostgreSQL on this machine")
-    binaries = BINARIES[-1].parent
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))
-    user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    shutil.chown(directory, user)
-    as_user = ["setpriv", f"--reuid={user}", "--clear-groups", "--"] if os.getuid() == 0 else []
-    run = lambda *command: subprocess.run([*as_user, *command], check=True, stdout=subprocess.DEVNULL, cwd=directory)  # noqa: E731
-    options = f"-c listen_addresses='' -c unix_socket_directories={directory} -c fsync=off"
-    try:
-        run(str(binaries / "initdb"), "-D", str(directory / "data"), "-U", "binder", "-A", "trust")
-        run(str(binaries / "pg_ctl"), "-D", str(directory / "data"), "-w", "-l", str(directory / "log"), "-o", options, "start")
-        yield f"postgresql+asyncpg://binder@/postgres?host={directory}"
-        run(str(binaries / "pg_ctl"), "-D", str(directory / "data"), "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(directory)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'binder.sqlite'}"
-    found: str = request.getfixturevalue("postgres")
-    engine = create_async_engine(found)
-    async with engine.begin() as connection:
-        await connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-        await connection.execute(sa.text("CREATE SCHEMA public"))
-    await engine.dispose()
-    return found
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[SqlStore]:
-    async with open_store(url) as opened:
-        yield opened
 
 
 async def test_a_record_comes_back_as_it_was(store: SqlStore) -> None:

@@ -9,14 +9,13 @@ import pytest
 from binder_onprem.quotas import Claim, Held
 from binder_onprem.rates import Hit
 from binder_onprem.store import SqlPolicy, open_engine, opened
-from tests.unit.test_store import postgres, url  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @pytest.fixture
-async def policy(url: str) -> AsyncIterator[SqlPolicy]:  # noqa: F811 - the fixture
+async def policy(url: str) -> AsyncIterator[SqlPolicy]:
     async with open_engine(url) as engine, opened(SqlPolicy, engine) as found:
         yield found
 

@@ -11,7 +11,6 @@ from binder_onprem.errors import StoreUnavailable
 from binder_onprem.project import Project
 from binder_onprem.store import open_engine, opened
 from binder_onprem.store.projects import SqlProjects
-from tests.unit.test_store import postgres, url  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +34,7 @@ OTHER = replace(THESIS, id="1123456789abcdef", owner="bob", slot=1, used=5.0)
 
 
 @pytest.fixture
-async def projects(url: str) -> AsyncIterator[SqlProjects]:  # noqa: F811 - the fixture
+async def projects(url: str) -> AsyncIterator[SqlProjects]:
     async with open_engine(url) as engine, opened(SqlProjects, engine) as found:
         yield found
 

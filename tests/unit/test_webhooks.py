@@ -18,7 +18,6 @@ from binder_onprem.providers.reader import checked_client
 from binder_onprem.store import SqlOutbox, open_engine, opened
 from binder_onprem.waitingevents import TRIES, Letter, pause
 from binder_onprem.webhooks import Webhooks, secret, signature
-from tests.unit.test_store import postgres, url  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +27,7 @@ KEY = "k" * 32
 
 
 @pytest.fixture
-async def box(url: str) -> AsyncIterator[SqlOutbox]:  # noqa: F811 - the fixture
+async def box(url: str) -> AsyncIterator[SqlOutbox]:
     async with open_engine(url) as engine, opened(SqlOutbox, engine) as found:
         yield found
 
