@@ -1,4 +1,4 @@
-"""Every test, two parts of them at a time: ``python -m tests``, as `make test` does.
+"""Every test, two parts of them at a time on two cores: ``python -m tests``, as `make test` does.
 
 Most tests wait as often as they calculate: for a container, a pod, an answer by SSH. A part is one pytest with hosts, Binders and a file of
 coverage of its own. Its lines come as they are written, after its name; what failed is repeated at the end.
@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
-AT_ONCE: Final = 2
+AT_ONCE: Final = 1 + min(os.cpu_count() or 1, 6) // 2
 NOTHING: Final = 5
 """What pytest ends with when it has found no test."""
 
@@ -41,6 +41,7 @@ class Part:
     code: int | None = None
     said: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
+    over: bool = False
 
     def run(self) -> None:
         """Until the end."""
@@ -51,9 +52,17 @@ class Part:
         self.code = self._command(sys.executable, "-m", "pytest", "--cov", "--cov-branch", "--cov-report=", *self.words)
         self._say(f"ended after {(time.monotonic() - began) / 60:.0f} min")
 
+    def stop(self) -> None:
+        """End it in order: what it has made is taken away."""
+        self.over = True
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
     def _command(self, *words: str) -> int:
+        if self.over:
+            return signal.SIGINT
         env = {**os.environ, "COVERAGE_FILE": str(self.coverage), "PYTHONUNBUFFERED": "1"}
-        # A session of its own: Ctrl-C comes once, by us, and what it has made is taken away.
+        # A session of its own: Ctrl-C comes once, by us.
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         with subprocess.Popen(words, cwd=HERE.parent, env=env, text=True, errors="replace", start_new_session=True, **streams) as self.process:
             for line in self.process.stdout or ():
@@ -91,12 +100,14 @@ def main() -> int:
         def stop(*_: object) -> None:
             pool.shutdown(wait=False, cancel_futures=True)
             for part in every:
-                if part.process and part.process.poll() is None:
-                    part.process.send_signal(signal.SIGINT)
+                part.stop()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        list(pool.map(Part.run, every))
+        done, _ = wait([pool.submit(part.run) for part in every])
+        for one in done:
+            if not one.cancelled():
+                one.result()
         _report([part.coverage for part in every])
     for part in every:
         sys.stdout.writelines(f"{part.name:9} │ {line}\n" for line in part.verdict)

@@ -91,10 +91,9 @@ class Enclosure:
     def processes(self) -> list[int]:
         """Everything that runs in it now."""
         found: set[int] = set()
-        for directory in self._directories():
-            for file in directory.glob("**/cgroup.procs"):
-                with contextlib.suppress(OSError):
-                    found.update(map(int, file.read_text(encoding="ascii").split()))
+        for directory in self._all():
+            with contextlib.suppress(OSError):
+                found.update(map(int, (directory / "cgroup.procs").read_text(encoding="ascii").split()))
         return sorted(found)
 
     def uppers(self) -> set[Path]:
@@ -109,10 +108,9 @@ class Enclosure:
 
     def remove(self) -> bool:
         """Remove it, in every hierarchy the engine's parts have made it in; False when something still runs, or dies, in it."""
-        for outer in self._directories():
-            for directory in sorted(outer.glob("**/"), reverse=True):
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
+        for directory in reversed(self._all()):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
         if self._notice >= 0 and not self._directories():
             os.close(self._notice)
             self._notice = -1
@@ -120,6 +118,10 @@ class Enclosure:
 
     def _directories(self) -> list[Path]:
         return [path for path in (ROOT / self.name, *ROOT.glob(f"*/{self.name}")) if path.is_dir()]
+
+    def _all(self) -> list[Path]:
+        """Its directories and those of steps below, outer ones first. A walk, not a glob: a step's may go while one looks."""
+        return [Path(path) for outer in self._directories() for path, _, _ in os.walk(outer)]
 
     def _register(self) -> None:
         """Version 1 tells of a lack of memory only to who asked before: by a number in a file that outlives the step's own group."""

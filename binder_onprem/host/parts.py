@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from binder_onprem.config import CONFIG_VARIABLE, HOME_VARIABLE
+from binder_onprem.config.auth import PamAccounts
 from binder_onprem.errors import HostUnfit
 from binder_onprem.host import engine_files, settingfiles
 
@@ -29,6 +30,8 @@ USER: Final = "binder-onprem"
 PACKAGE: Final = Path(__file__).parents[1]
 PROXY: Final = PACKAGE / "hub" / "proxy.cjs"
 """Goes into the proxy's process; says why itself."""
+READING: Final = ("CAP_DAC_READ_SEARCH",)
+"""Of root's rights, the one to read what is another account's: settings and the files that they name."""
 UNPRIVILEGED_PORT: Final = 1024
 FORWARDED: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
@@ -44,6 +47,7 @@ class Part:
         env: Environment beside `PATH`.
         hidden: The part of it that nobody else may read.
         user: Unprivileged user; None: root.
+        capabilities: All that a confined part of root's may; None: what root may, as a part that makes containers has to.
         group: Whether stopping it stops its children. Never for what has containers as children.
         grace: Seconds between SIGTERM and SIGKILL.
         files: Configuration it reads at its start: when their contents change it is restarted.
@@ -57,6 +61,7 @@ class Part:
     env: tuple[tuple[str, str], ...] = ()
     hidden: tuple[tuple[str, str], ...] = ()
     user: str | None = None
+    capabilities: tuple[str, ...] | None = None
     group: bool = True
     grace: int = 10
     files: tuple[Path, ...] = ()
@@ -141,6 +146,9 @@ def _hub(config: Config) -> Part:
         (sys.executable, "-m", "jupyterhub", "-f", str(PACKAGE / "hub" / "config_file.py")),
         f"http://127.0.0.1:{config.hub_port}{config.hub_base_url}hub/api",
         env=(*_ours(config), *_cluster(config)),
+        # PAM's modules are anybody's, and may be about to do anything.
+        capabilities=None if isinstance(config.auth, PamAccounts) else READING,
+        writes=(config.home,),
         group=False,
         files=(*_sources(config), *_named(config.auth), *_starts_with(config)),
         after=("podman", "proxy"),
@@ -188,6 +196,7 @@ def _samples(config: Config) -> Part:
         (sys.executable, "-m", "binder_onprem.host.samples"),
         f"http://127.0.0.1:{config.samples_port}/sample.git/info/refs?service=git-upload-pack",
         env=_ours(config),
+        capabilities=READING,
         files=(PACKAGE / "host" / "samples.py", *sorted(path for path in (PACKAGE / "host" / "sample").rglob("*") if path.is_file())),
     )
 

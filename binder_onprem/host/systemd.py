@@ -56,7 +56,9 @@ HARDENED: Final = (
     "SystemCallFilter=@system-service",
     "UMask=0077",
 )
-"""For the parts that run as an ordinary user; the others start containers, or read settings wherever an administrator keeps them."""
+"""For the parts that run as an ordinary user."""
+LOOSER: Final = ("CapabilityBoundingSet", "PrivateTmp", "ProtectProc", "ProtectSystem")
+"""What is otherwise for parts of root's that are confined: they read settings wherever those lie, and look whether sessions live."""
 
 
 class Systemd:
@@ -150,7 +152,7 @@ class Systemd:
             "RestartSec=1",
             f"TimeoutStopSec={part.grace}",
             *([] if part.group else ["KillMode=process", "Delegate=yes"]),
-            *([f"User={part.user}", *HARDENED, *(f"ReadWritePaths={_quoted(str(path))}" for path in part.writes)] if part.user else []),
+            *_confinement(part),
             "LimitNOFILE=infinity" if not part.user else "LimitNOFILE=65536",
             "",
             "[Install]",
@@ -196,6 +198,16 @@ class Systemd:
             link.parent.mkdir(exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to(f"../{name}")
+
+
+def _confinement(part: Part) -> list[str]:
+    writes = [f"ReadWritePaths={_quoted(str(path))}" for path in part.writes]
+    if part.user:
+        return [f"User={part.user}", *HARDENED, *writes]
+    if part.capabilities is None:
+        return []
+    same = [line for line in HARDENED if line.partition("=")[0] not in LOOSER]
+    return [*same, "ProtectSystem=full", f"CapabilityBoundingSet={' '.join(part.capabilities)}", *writes]
 
 
 def _quoted(word: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binder_onprem.config import CONFIG_VARIABLE, DEFAULT_HOME, Config
+from binder_onprem.config.auth import PamAccounts
 from binder_onprem.errors import ConfigError
 from binder_onprem.host import parts, systemd
 from binder_onprem.host.parts import Part
@@ -136,6 +137,13 @@ def test_units_of_systemd(config: Config, tmp_path: Path) -> None:
     assert "User=binder-onprem" in texts["registry"]
     assert "KillMode=process\nDelegate=yes" in texts["podman"]
     assert "KillMode" not in texts["daemon"]
+    assert "CapabilityBoundingSet=CAP_DAC_READ_SEARCH\n" in texts["hub"]
+    assert "ProtectSystem=full" in texts["hub"]
+    assert "ProtectProc" not in texts["hub"]  # it looks whether sessions live
+    assert "PrivateTmp" not in texts["samples"]  # settings may lie there
+    assert not any("Capability" in texts[name] for name in ("podman", "daemon"))
+    asking = config.model_copy(update={"auth": PamAccounts(kind="pam")})
+    assert "Capability" not in next(keeper.text(part) for part in parts.parts(asking) if part.name == "hub")
     assert all("Restart=always" in text and "Requires=binder-onprem-4000-ground.service" in text for text in texts.values())
 
 
