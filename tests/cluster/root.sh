@@ -39,6 +39,10 @@ ln -sf ../shared-mounts.service "$root/etc/systemd/system/sysinit.target.wants/s
 # No test takes away what the disk had not got yet: packages need not be on it file by file.
 echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/tests"
 
+cp "$site/zipcode.py" "$root/usr/lib/python3/dist-packages/"
+echo 'import zipcode' >"$root/usr/lib/python3/dist-packages/zipcode.pth"
+mkdir -p "$root/var/cache/zipcode"
+
 chroot "$root" useradd --create-home --shell /bin/bash it
 printf 'it ALL=(ALL) NOPASSWD: ALL\n' >"$root/etc/sudoers.d/it"
 chmod 0440 "$root/etc/sudoers.d/it"

@@ -29,13 +29,14 @@ def tree(suite: str) -> Path:
     found = sources.read(Config())
     apt = clients.apt_sources(suite)
     pip = f"[global]\nindex-url = {found.pypi}\n" if found.pypi else ""
-    script, certificates = (file.read_text(encoding="utf-8") for file in (HERE / "root.sh", CERTIFICATES))
-    key = fingerprint(suite, apt, pip, found.ca_bundle.decode(), script, certificates, *PACKAGES)
+    script, certificates, zipcode = (file.read_text(encoding="utf-8") for file in (HERE / "root.sh", CERTIFICATES, HERE / "zipcode.py"))
+    key = fingerprint(suite, apt, pip, found.ca_bundle.decode(), script, certificates, zipcode, *PACKAGES)
 
     def make(folder: Path) -> None:
         site = folder / "site"
         site.mkdir()
-        for name, text in {"site.sources": apt, "pip.conf": pip, "ca.crt": found.ca_bundle.decode(), "certificates.py": certificates}.items():
+        files = {"site.sources": apt, "pip.conf": pip, "ca.crt": found.ca_bundle.decode(), "certificates.py": certificates, "zipcode.py": zipcode}
+        for name, text in files.items():
             (site / name).write_text(text, encoding="utf-8")
         _bootstrap(suite, site, folder / "root")
 

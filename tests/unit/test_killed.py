@@ -115,7 +115,8 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
             assert (record.state, record.error) in ((BuildState.BUILT, None), (BuildState.FAILED, "interrupted"))
             assert record.attempt <= 2
             lines = (tmp_path / "logs/builds" / f"{record.id}.jsonl").read_text().splitlines()
-            assert [json.loads(line)["n"] for line in lines] == numbers
+            # A process killed between a build's end and the log's last line has left that to whoever reads it.
+            assert [json.loads(line)["n"] for line in lines] in (numbers, numbers[:-1])
         running.cancel()
         await asyncio.wait({running})
     for events in await told(tmp_path):
