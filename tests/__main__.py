@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -98,16 +98,13 @@ def main() -> int:
         every = parts(Path(folder))
 
         def stop(*_: object) -> None:
-            pool.shutdown(wait=False, cancel_futures=True)
             for part in every:
                 part.stop()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        done, _ = wait([pool.submit(part.run) for part in every])
-        for one in done:
-            if not one.cancelled():
-                one.result()
+        for done in [pool.submit(part.run) for part in every]:
+            done.result()
         _report([part.coverage for part in every])
     for part in every:
         sys.stdout.writelines(f"{part.name:9} │ {line}\n" for line in part.verdict)
