@@ -240,6 +240,7 @@ async def test_accessible_and_narrow_enough(browser: Browser, vendor: Path, tmp_
     async with stand(tmp_path, play, vendor=vendor) as at, page_of(browser, **context) as (page, _):
         await page.goto(at.url + path)
         if path == LINK:
+            await page.locator("#log").scroll_into_view_if_needed()  # xterm draws nothing that is out of sight
             await expect(page.locator("#log .xterm-rows")).to_contain_text("line")
         if name == "form":
             await page.locator("#repo").fill("https://git.example.org/" + "long/" * 20)
