@@ -48,12 +48,24 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'binder.sqlite'}"
     found: str = request.getfixturevalue("postgres")
-    engine = create_async_engine(found)
+    await emptied(found)
+    return found
+
+
+@pytest.fixture
+async def server(postgres: str) -> str:
+    """PostgreSQL with nothing in it."""
+    await emptied(postgres)
+    return postgres
+
+
+async def emptied(server: str) -> None:
+    """Take away all that tests before have left there."""
+    engine = create_async_engine(server)
     async with engine.begin() as connection:
         await connection.execute(sa.text("DROP SCHEMA public CASCADE"))
         await connection.execute(sa.text("CREATE SCHEMA public"))
     await engine.dispose()
-    return found
 
 
 @pytest.fixture

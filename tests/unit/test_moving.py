@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from binder_onprem.errors import StoreUnavailable
 from binder_onprem.store import SqlStore, moving, open_engine, open_store, opened
@@ -21,16 +20,6 @@ if TYPE_CHECKING:
 
 ID = "0" * 16
 ROWS = 3
-
-
-@pytest.fixture
-async def server(postgres: str) -> str:
-    engine = create_async_engine(postgres)
-    async with engine.begin() as connection:
-        for word in ("DROP", "CREATE"):
-            await connection.execute(sa.text(f"{word} SCHEMA public{' CASCADE' * (word == 'DROP')}"))
-    await engine.dispose()
-    return postgres
 
 
 def made(column: sa.Column[Any], number: int) -> Any:
