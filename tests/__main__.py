@@ -76,8 +76,15 @@ class Part:
 
     @property
     def verdict(self) -> list[str]:
-        """What failed, and the count."""
-        return [line for line in self.said if line.startswith(("FAILED", "ERROR"))] + [line for line in self.said if line.startswith("==")][-1:]
+        """What failed and why, and the count; a reason that many share is given once, for the end of a log is often all that is kept of it."""
+        reasons: set[str] = set()
+        lines = []
+        for line in self.said:
+            if line.startswith(("FAILED", "ERROR")):
+                test, _, reason = line.partition(" - ")
+                lines.append(test if reason in reasons else f"{test} - {reason[:600]}")
+                reasons.add(reason)
+        return [*lines, *[line for line in self.said if line.startswith("==")][-1:]]
 
 
 def parts(folder: Path) -> list[Part]:

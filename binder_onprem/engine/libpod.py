@@ -29,6 +29,7 @@ FAST_SECONDS: Final = 15.0
 SLOW_SECONDS: Final = 120.0
 DOWN: Final = "The container engine (podman) does not answer. Trying again later may help."
 FULL: Final = "The disk that holds images and containers is full. The administrator must free space; then try again."
+REFUSED: Final = "The container engine (podman) could not do what was asked. Trying again later may help."
 
 
 class Libpod:
@@ -112,6 +113,7 @@ def refused(status: int, words: str) -> BinderError:
     if status == 404 or "no such image" in words or "image not known" in words:  # noqa: PLR2004 - HTTP
         return NotFound("That container or image is not on this machine (any more).")
     logger.info("podman refused", extra={"status": status, "words": words[:500]})
-    if "no space left on device" in words:
-        return EngineUnavailable(FULL)
-    return EngineUnavailable("The container engine (podman) could not do what was asked. Trying again later may help.")
+    error = EngineUnavailable(FULL if "no space left on device" in words else REFUSED)
+    # For whoever reads a traceback; people are told the message alone.
+    error.add_note(f"podman: {status} {words[:500]}")
+    return error

@@ -23,31 +23,13 @@ from typing import TYPE_CHECKING, Final
 from binder_onprem.config import Config
 from binder_onprem.host import engine_files
 from binder_onprem.host import machine as host
-from tests.cluster import roots
+from tests.cluster import claims, roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CLAIMS: Final = engine_files.VOLATILE / "cluster"
-"""Which ranges tests on this machine use: a file each."""
-
-RANGE: Final = IPv4Network("10.204.0.0/16")
-
-KERNEL: Final = (
-    "fs/inotify/max_user_instances",
-    "kernel/keys/root_maxbytes",
-    "kernel/keys/root_maxkeys",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-)
-"""What a kubelet or these tests set for the whole machine: put back at the end."""
-
-INSTANCES: Final = 1024
-"""Watchers of files that root may have. All hosts share this machine's limit, and where it is reached no kubelet starts."""
-
-SETTINGS: Final = Path("/proc/sys")
+SSH_FAILED: Final = 255
+"""What `ssh` itself ends with."""
 
 
 @dataclass
@@ -78,19 +60,15 @@ class Hosts:
     @classmethod
     def new(cls, home: Path, mounts: dict[Path, str] | None = None) -> Hosts:
         """Prepare an engine and a network; no host yet."""
-        hosts = cls(home, _claim(home), mounts or {})
+        hosts = cls(home, claims.take(home), mounts or {})
         for folder in ("etc/networks", "etc/keys", "hosts", "run", "storage", "tmp"):
             (home / folder).mkdir(parents=True)
         (engine_files.volatile(hosts.config) / "libpod").mkdir(parents=True, exist_ok=True)
         for name, text in engine_files.files(hosts.config, host.look(home)).items():
             (home / "etc" / name).write_text(text)
         (home / "etc" / "networks" / f"{hosts.network}.json").write_text(json.dumps(hosts._network()))
-        kernel = {name: (SETTINGS / name).read_text() for name in KERNEL}
-        if int(kernel[KERNEL[0]]) < INSTANCES:
-            (SETTINGS / KERNEL[0]).write_text(str(INSTANCES))
-        (home / "facts.json").write_text(
-            json.dumps({"subnet": str(hosts.subnet), "kernel": kernel, "mounts": {str(k): v for k, v in hosts.mounts.items()}})
-        )
+        facts = {"subnet": str(hosts.subnet), "mounts": {str(path): target for path, target in hosts.mounts.items()}}
+        (home / "facts.json").write_text(json.dumps(facts))
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / "key")], check=True)
         for account in ("root", "it", "eyes"):
             (home / "etc" / "keys" / account).write_text((home / "key.pub").read_text())
@@ -192,7 +170,13 @@ class Hosts:
         words = ["ssh", *self.ssh_options, f"{user}@{self.address(name)}", "--", command]
         found = subprocess.run(words, input=given or b"", capture_output=True, timeout=600, check=False)
         done = subprocess.CompletedProcess(words, found.returncode, found.stdout.decode(errors="replace"), found.stderr.decode(errors="replace"))
-        assert not check or done.returncode == 0, f"{name}: {command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        if check and done.returncode:
+            said = f"{done.stdout[-3000:]}{done.stderr[-3000:]}".strip()
+            last = said.splitlines()[-1] if said else ""
+            if done.returncode == SSH_FAILED:
+                last += f" (the host: {self.podman('ps', '--all', f'--filter=name=^{name}$', '--format={{.Status}}', check=False)})"
+            # A summary of tests shows the first line alone.
+            raise AssertionError(f"{name} ended with {done.returncode}: {last}: {command}\n{said}")
         return done
 
     def write(self, name: str, path: str, data: str | bytes, mode: str = "600") -> None:
@@ -263,17 +247,10 @@ class Hosts:
                 self.remove(name)
         with suppress(AssertionError, subprocess.TimeoutExpired):
             self.podman("system", "reset", "--force")
-        for name, value in json.loads((self.home / "facts.json").read_text())["kernel"].items():
-            if (SETTINGS / name).read_text() != value:
-                (SETTINGS / name).write_text(value)
         subprocess.run(["umount", str(self.home / "storage" / "overlay")], capture_output=True, check=False)
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(engine_files.volatile(self.config), ignore_errors=True)
-        for claim in CLAIMS.glob("*"):
-            if claim.read_text() == str(self.home):
-                claim.unlink()
-        if not any(CLAIMS.iterdir()):
-            _sweep()
+        claims.give_back(self.subnet)
 
 
 @contextmanager
@@ -284,30 +261,3 @@ def running(mounts: dict[Path, str] | None = None) -> Iterator[Hosts]:
         yield hosts
     finally:
         hosts.destroy()
-
-
-def _sweep() -> None:
-    """Empty control groups of pods that have got out of their host: systemd's own hierarchy has no namespace where control groups are hybrid."""
-    for top in Path("/sys/fs/cgroup").glob("*/kubepods"):
-        for folder in sorted((path for path in top.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)):
-            with suppress(OSError):
-                folder.rmdir()
-        with suppress(OSError):
-            top.rmdir()
-
-
-def _claim(home: Path) -> IPv4Network:
-    """A /24 of `RANGE` that no route and no other test on this machine uses."""
-    CLAIMS.mkdir(parents=True, exist_ok=True)
-    routes = json.loads(subprocess.run(["ip", "-4", "-json", "route"], capture_output=True, text=True, check=True).stdout)
-    used = [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
-    for subnet in RANGE.subnets(new_prefix=24):
-        claim = CLAIMS / str(subnet.network_address)
-        if claim.exists() and not Path(claim.read_text()).exists():
-            claim.unlink()
-        if any(subnet.overlaps(other) for other in used):
-            continue
-        with suppress(FileExistsError), claim.open("x") as file:
-            file.write(str(home))
-            return subnet
-    raise RuntimeError("no free range for the hosts' network")
