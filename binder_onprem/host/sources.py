@@ -200,13 +200,18 @@ def _kept(config: Config) -> Learned | None:
         return None
 
 
+def bundle(config: Config) -> Path:
+    """PEM file of the certificates that the site trusts. Raises `HostUnfit`."""
+    found = config.network.ca_file or next((file for file in BUNDLES if file.is_file()), None)
+    if found is None:
+        raise HostUnfit("This machine has no bundle of certificates. Install the package ca-certificates, or set network.ca_file.")
+    return found
+
+
 def _bundle(config: Config) -> bytes:
     if config.network.ca_file:
         return _text(config.network.ca_file, "network.ca_file").encode()
-    for file in BUNDLES:
-        if file.is_file():
-            return file.read_bytes()
-    raise HostUnfit("This machine has no bundle of certificates. Install the package ca-certificates, or set network.ca_file.")
+    return bundle(config).read_bytes()
 
 
 def _text(file: Path, key: str) -> str:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from binder_onprem.config import Config
+    from binder_onprem.hub.outside import Outside
 
-SECONDS: Final = 10
-_BYTES: Final = 1024**2
+OK: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,20 @@ class Provider:
     userinfo: str
 
 
-def discovered(config: Config, issuer: str) -> Provider:
+def discovered(config: Config, issuer: str, outside: Outside) -> Provider:
     """The provider's URLs; those it told last while it does not answer.
+
+    Args:
+        config: The site.
+        issuer: The provider.
+        outside: The way to it.
 
     Raises:
         ConfigError: It does not answer and never has, or is no OpenID provider.
     """
     kept = config.home / "hub" / "openid.json"
     try:
-        found = ask(config, issuer)
+        found = ask(outside, issuer)
     except ConfigError:
         before = _kept(kept)
         if before is None or before.issuer != issuer:
@@ -55,19 +60,23 @@ def _kept(file: Path) -> Provider | None:
         return None
 
 
-def ask(config: Config, issuer: str) -> Provider:
+def ask(outside: Outside, issuer: str) -> Provider:
     """Ask it now. Raises `ConfigError`."""
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-    verify = str(config.network.ca_file) if config.network.ca_file else True
     try:
-        with requests.get(url, timeout=SECONDS, verify=verify, allow_redirects=False, stream=True) as answer:
-            answer.raise_for_status()
-            told: Any = json.loads(answer.raw.read(_BYTES, decode_content=True))
+        status, _, body = outside.ask("GET", url)
+        if status != OK:
+            raise requests.HTTPError(status)
+        told: Any = json.loads(body)
         return Provider(issuer, *(_url(told[key]) for key in ("authorization_endpoint", "token_endpoint", "userinfo_endpoint")))
     except requests.RequestException as error:
-        raise ConfigError(f"auth.issuer: {url} does not answer as it should ({type(error).__name__}). Is it the provider's issuer?") from None
+        raise ConfigError(f"auth.issuer: {url} does not answer as it should ({_why(error)}). Is it the provider's issuer?") from None
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"auth.issuer: {url} is no OpenID provider's configuration.") from None
+
+
+def _why(error: requests.RequestException) -> str:
+    return f"HTTP {error.args[0]}" if type(error) is requests.HTTPError else type(error).__name__
 
 
 def _url(value: object) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from binder_onprem.config.auth import Accounts, LdapAccounts, NativeAccounts, OidcAccounts, PamAccounts
 from binder_onprem.hub import authenticators, pages
 from binder_onprem.hub.discovery import discovered
+from binder_onprem.hub.outside import Outside
 from binder_onprem.hub.scopes import ACCESS, SCOPE
 from binder_onprem.model import Role
 
@@ -104,10 +105,12 @@ def _authenticator(c: Any, config: Config, accounts: Accounts) -> tuple[str, ...
 
 
 def _oidc(c: Any, config: Config, accounts: OidcAccounts) -> None:
-    found = discovered(config, accounts.issuer)
+    outside = Outside.of(config)
+    found = discovered(config, accounts.issuer, outside)
     from binder_onprem.hub.authenticators.openid import OpenId  # noqa: PLC0415 - as above
 
     c.JupyterHub.authenticator_class = OpenId
+    OpenId.outside = outside
     if accounts.refresh:  # with the log-in's tokens, which are kept for that
         c.Authenticator.enable_auth_state = True
         c.CryptKeeper.keys = [_secret(config.secrets / "hub-state-key")]

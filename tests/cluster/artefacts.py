@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,10 +20,13 @@ from binder_onprem.config import Config
 from binder_onprem.host import clients, sources
 from binder_onprem.model import fingerprint
 from tests.cluster.cache import kept
-from tests.cluster.gobuild import HERE, KUBERNETES, NEEDED, NEXT, go, go_version, kubernetes, program
+from tests.cluster.gobuild import KUBERNETES, NEEDED, NEXT, go, go_version, kubernetes, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+K3S: Final = Path(__file__).parent / "k3s"
+"""The stand-in's own source."""
 
 VARIABLE: Final = "K3S_ARTIFACTS"
 """Names a directory with `k3s`, `sha256sum-amd64.txt` and `k3s-airgap-images-amd64.tar.zst` of a real release."""
@@ -55,8 +59,7 @@ def directory(version: str = KUBERNETES) -> Path:
     """The artefacts; the stand-in is made if the cache does not have it."""
     if given := os.environ.get(VARIABLE):
         return Path(given)
-    source = HERE / "k3s"
-    files = sorted(file for file in source.rglob("*") if file.is_file())
+    files = sorted(file for file in K3S.rglob("*") if file.is_file())
     parts = (kubernetes(version), program("kine"), program("coredns"), _debian())
     key = fingerprint(*map(str, parts), Path(__file__).read_text(encoding="utf-8"), *(file.read_text(encoding="utf-8") for file in files))
     return kept("k3s", key, lambda folder: _pack(folder, version), f"Packing the stand-in for k3s {version}.")
@@ -83,7 +86,7 @@ def kubectl() -> Path:
 
 
 def _pack(folder: Path, version: str) -> None:
-    go("build", "-ldflags", f"-s -w -X main.release={version}+k3s1", "-o", str(folder / "k3s"), ".", at=HERE / "k3s")
+    go("build", "-ldflags", f"-s -w -X main.release={version}+k3s1", "-o", str(folder / "k3s"), ".", at=K3S)
     archive = _payload(version)
     with (folder / "k3s").open("ab") as file:
         file.write(archive)
@@ -122,8 +125,9 @@ def _placed(program_path: str) -> Path:
     return next(path for path in (_debian() / "usr" / program_path, _debian() / program_path) if path.is_file())
 
 
+@cache
 def _debian() -> Path:
-    """Packages of the oldest system, unpacked and not installed."""
+    """Packages of the oldest system, unpacked and not installed; asking apt for its sources takes a second, so once."""
     apt = clients.apt_sources(SUITE)
 
     def make(folder: Path) -> None:
@@ -144,7 +148,7 @@ def _images() -> bytes:
     return archive_of(
         {
             "docker.io/rancher/mirrored-pause:3.6": {"pause": (kubernetes() / "pause").read_bytes()},
-            "docker.io/rancher/mirrored-coredns-coredns:1.14.7": {"coredns": program("coredns").read_bytes()},
+            "docker.io/rancher/mirrored-coredns-coredns:1.14.0": {"coredns": program("coredns").read_bytes()},
             "docker.io/rancher/mirrored-library-busybox:1.36.1": busybox(),
         }
     )

@@ -301,6 +301,17 @@ class Watched:
         self.thread.join()
 
 
+def lost_power(site: Site, name: str, later: Path) -> None:
+    """A node goes when it has the new version and has not started it: it is left closed, says which way out, and takes no part in a look."""
+    binary = Path("usr/local/bin/k3s")
+    old = site.hosts.run(name, f"stat --format=%i /{binary}").stdout.strip()
+    with site.hosts.power_cut(name, lambda root: (root / binary).exists() and str((root / binary).stat().st_ino) != old):
+        code, told = site.deploy("upgrade", "--limit", name, "-e", f"k3s_artifacts={later}", "-e", "upgrade_patience=1")
+    assert (code, [(failure["host"], failure["kind"]) for failure in told["failures"]]) == (6, [(name, "unreachable")])
+    assert "run the same command again" in told["failures"][0]["fix"]
+    assert not nodes(site)[name][1], "a node that nobody has looked at takes pods"
+
+
 def test_an_upgrade_leaves_sessions_on_other_nodes_alone(site: Site, tmp_path: Path) -> None:
     later, old = artefacts.following(), nodes(site)
     if later == artefacts.directory():
@@ -315,6 +326,7 @@ def test_an_upgrade_leaves_sessions_on_other_nodes_alone(site: Site, tmp_path: P
     others = [name for name in old if name != here]
     assert site.done("upgrade", "--check", "-e", f"k3s_artifacts={later}")["changed"] > 0
     with Watched(f"{url}api/status", token) as watched:
+        lost_power(site, next(name for name in others if name in site.groups["k3s_agent"]), later)
         site.done("upgrade", "--limit", ",".join(others), "-e", f"k3s_artifacts={later}", "-e", "upgrade_patience=1")
     assert (watched.asked > 5, watched.failures) == (True, [])
     assert {name for name, (version, _) in nodes(site).items() if version != old[name][0]} == set(others)

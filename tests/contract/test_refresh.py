@@ -15,6 +15,7 @@ from binder_onprem.hub.authenticators import groups_of_claim
 from binder_onprem.hub.authenticators.ldap import Ldap
 from binder_onprem.hub.authenticators.openid import OpenId
 from binder_onprem.hub.authenticators.pam import Pam
+from binder_onprem.hub.outside import Outside
 from tests.e2e import identity
 from tests.unit.loopback import answer, listening, silence
 from tests.unit.test_hub_accounts import authenticator
@@ -104,8 +105,9 @@ async def test_a_programs_session_needs_no_account_of_this_machine(tmp_path: Pat
         await pam.add_user(User("nobody-like-this"))
 
 
-def openid(url: str) -> OpenId:
+def openid(url: str, way: Outside | None = None) -> OpenId:
     return OpenId(
+        http_client=way or Outside(""),
         client_id="b",
         client_secret="s",
         authorize_url=f"{url}/authorize",

@@ -64,7 +64,7 @@ def pebble(folder: Path, first: int, http_port: int) -> Iterator[Pebble]:
     (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
     (folder / "hosts").write_text(f"127.0.0.1 localhost {NAME}\n")
     script = 'mount --bind "$1" /etc/hosts && exec "$2" -config "$3"'
-    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(folder / "hosts"), str(gobuild.program("pebble")), str(folder / "pebble.json")]
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(folder / "hosts"), str(gobuild.pebble()), str(folder / "pebble.json")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PEBBLE_VA_NOSLEEP": "1"})
     try:

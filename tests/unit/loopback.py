@@ -1,6 +1,7 @@
 """Servers on loopback that say exactly what a test wants, byte by byte."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(say: Say) -> AsyncIterator[Heard]:
+async def listening(say: Say, tls: ssl.SSLContext | None = None) -> AsyncIterator[Heard]:
     """Serve `say` for each connection after its first request's head has been read."""
     heard = Heard()
     tasks: set[asyncio.Task[None]] = set()
@@ -40,7 +41,7 @@ async def listening(say: Say) -> AsyncIterator[Heard]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     heard.port = server.sockets[0].getsockname()[1]
     try:
         yield heard
