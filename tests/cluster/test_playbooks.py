@@ -1,4 +1,4 @@
-"""The playbooks on bare servers, by `binder-onprem deploy`, as IT runs it: one registry, one server that is the control host, agents.
+"""The playbooks on bare servers, by `binder-onprem deploy`, as IT runs it: registry and database, one server that is the control host, agents.
 
 The tests stand in the order in which a site lives; each one leaves the site as the next one expects it.
 """
@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -60,11 +61,14 @@ class Site:
             "site_registry_host": hosts.address("reg"),
             "namespace_helm": str(artefacts.helm()),
             "preflight_disk": {},
+            "site_database_host": hosts.address("reg"),
+            "site_firewall": True,
             "canary_every": "12h",
-            "binder_settings": {"listen": {"host": "0.0.0.0"}, "network": {"allow": ["127.0.0.0/8"]}},  # noqa: S104 - the hosts' own network
+            "binder_host": hosts.address("head"),
+            "binder_settings": {"network": {"allow": ["127.0.0.0/8"]}},
         }
         self.groups = {"registry": ("reg",), "k3s_server": ("head",), "k3s_agent": ("work1",), "builder": ("work1",), "control": ("head",)}
-        self.groups |= {"monitoring": ("reg",)}
+        self.groups |= {"monitoring": ("reg",), "database": ("reg",)}
         self.write()
 
     def write(self) -> None:
@@ -184,11 +188,16 @@ def launched(site: Site) -> tuple[str, str, str]:
     before = {pod["metadata"]["name"] for pod in sessions(site)}
     sample = json.loads(site.hosts.run("head", f"{BINDER} up --json").stdout)["sample"]
     said = site.hosts.run("head", f"{BINDER} launch '{sample}' 2>&1").stdout
-    found = re.search(r"http://\S+/jupyter/user/([^/]+)/\S*\?token=(\S+)", said)
+    found = re.search(r"https://\S+/jupyter/user/([^/]+)/\S*\?token=(\S+)", said)
     assert found, said
     (pod,) = [pod for pod in sessions(site) if pod["metadata"]["name"] not in before]
     assert pod["spec"]["containers"][0]["image"].startswith(f"{site.hosts.address('reg')}:5000/")
-    return f"http://{site.hosts.address('head')}:8585/jupyter/user/{found[1]}/", found[2], pod["spec"]["nodeName"]
+    return f"https://{site.hosts.address('head')}/jupyter/user/{found[1]}/", found[2], pod["spec"]["nodeName"]
+
+
+def asked(site: Site, url: str, token: str) -> list[str]:
+    """A command that asks as a person's browser does, which knows the site's CA."""
+    return ["curl", "-sS", "--fail", "--max-time", "20", "--cacert", str(site.secrets / "ca.pem"), "-H", f"Authorization: token {token}", url]
 
 
 def test_a_link_is_built_pushed_pulled_by_a_node_and_answers(site: Site) -> None:
@@ -196,9 +205,11 @@ def test_a_link_is_built_pushed_pulled_by_a_node_and_answers(site: Site) -> None
     (build,) = json.loads(site.hosts.run("head", f"{BINDER} builds list --json").stdout)
     assert "This is built on work1." in site.hosts.run("head", f"{BINDER} builds log {build['id']}").stdout
     assert node == "work1"
-    command = ["curl", "-sS", "--fail", "-H", f"Authorization: token {token}", f"{url}api/status"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = subprocess.run(asked(site, f"{url}api/status", token), capture_output=True, text=True, check=False)
     assert "kernels" in answer.stdout, answer.stderr
+    for name, port in (("head", 8585), ("reg", 5000), ("reg", 5432)):
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((site.hosts.address(name), port), timeout=5).close()
 
 
 def test_the_canary_calculates_and_leaves_nothing_behind(site: Site) -> None:
@@ -280,8 +291,8 @@ def test_a_node_joins(site: Site) -> None:
 class Watched:
     """Asks something again and again, from beginning to end; `said` are the different answers."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self.command = ["curl", "-sS", "--fail", "--max-time", "20", "-H", f"Authorization: token {token}", url]
+    def __init__(self, site: Site, url: str, token: str) -> None:
+        self.command = asked(site, url, token)
         self.over, self.asked, self.failures, self.said = threading.Event(), 0, list[str](), set[str]()
         self.thread = threading.Thread(target=self._ask)
 
@@ -325,7 +336,7 @@ def test_an_upgrade_leaves_sessions_on_other_nodes_alone(site: Site, tmp_path: P
     url, token, here = launched(site)
     others = [name for name in old if name != here]
     assert site.done("upgrade", "--check", "-e", f"k3s_artifacts={later}")["changed"] > 0
-    with Watched(f"{url}api/status", token) as watched:
+    with Watched(site, f"{url}api/status", token) as watched:
         lost_power(site, next(name for name in others if name in site.groups["k3s_agent"]), later)
         site.done("upgrade", "--limit", ",".join(others), "-e", f"k3s_artifacts={later}", "-e", "upgrade_patience=1")
     assert (watched.asked > 5, watched.failures) == (True, [])
@@ -335,7 +346,7 @@ def test_an_upgrade_leaves_sessions_on_other_nodes_alone(site: Site, tmp_path: P
     site.write()
     # Somebody works on the last node: she is told, and then it ends.
     api, _, name = url.rstrip("/").partition("jupyter/user/")
-    with Watched(f"{api}api/session/{name}", token) as watched:
+    with Watched(site, f"{api}api/session/{name}", token) as watched:
         site.done("upgrade", "-e", "upgrade_patience=10")
     assert any(json.loads(text)["maintenance"] for text in watched.said), watched.said
     assert len(set(nodes(site).values())) == 1
