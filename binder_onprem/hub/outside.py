@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from binder_onprem.config import Config
 
 SECONDS: Final = 10
+"""Until an answer begins, and until it has ended."""
 BYTES: Final = 1024**2
-"""Of an answer; the rest is not read."""
+"""Of an answer."""
 AT_ONCE: Final = 16
 NO_ANSWER: Final = 599
 """What Tornado calls it."""
@@ -64,7 +67,7 @@ class Outside:
             session.trust_env = False  # no other proxy, no other certificates, no .netrc
             session.verify, session.proxies = self.ca_file, proxies
             with session.request(method, url, headers=headers, data=body, timeout=SECONDS, allow_redirects=False, stream=True) as answer:
-                return answer.status_code, dict(answer.headers), answer.raw.read(BYTES, decode_content=True)
+                return answer.status_code, dict(answer.headers), _body(answer.raw, time.monotonic() + SECONDS)
 
     async def fetch(self, request: HTTPRequest, *, raise_error: bool = True) -> HTTPResponse:
         """As Tornado's client does it. Raises HTTPClientError."""
@@ -77,3 +80,16 @@ class Outside:
         if raise_error:
             response.rethrow()
         return response
+
+
+def _body(raw: urllib3.BaseHTTPResponse, end: float) -> bytes:
+    """What comes until then: the timeout of a request begins anew with every byte."""
+    body = b""
+    try:
+        while chunk := raw.read1(BYTES, decode_content=True):
+            body += chunk
+            if len(body) > BYTES or time.monotonic() > end:
+                raise requests.Timeout("too slow or too long")
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(type(error).__name__) from None
+    return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import ssl
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from tests.unit.loopback import answer, listening
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from tests.unit.loopback import Say
 
 
 class Whole(Answers):
@@ -99,3 +102,30 @@ async def test_what_is_no_provider_is_told_and_what_was_told_last_holds(tmp_path
     kept.parent.mkdir()
     kept.write_text(json.dumps({"issuer": heard.url, "authorize": "https://a", "token": "https://b", "userinfo": "https://c"}))
     assert discovered(Config(home=tmp_path), heard.url, way).token == "https://b"
+
+
+async def trickle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        trickle,
+        answer("200 OK", b"{}", "Content-Encoding: gzip"),
+        answer("200 OK", gzip.compress(b" " * 10**8), "Content-Encoding: gzip"),
+        answer("200 OK", b"\xff"),
+        answer("302 Found", b"", "Location: http://127.0.0.1:1/"),
+    ],
+    ids=["trickle", "no gzip", "bomb", "no text", "elsewhere"],
+)
+async def test_whatever_it_says_it_is_told_in_bounded_time(said: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("binder_onprem.hub.outside.SECONDS", 0.5)
+    async with listening(said) as heard, asyncio.timeout(5):
+        with pytest.raises(ConfigError, match=r"auth\.issuer"):
+            await found(Outside(""), heard.url)
+        assert await refreshed(openid(heard.url, Outside("")), User("ada", state("first", "once"))) is True
