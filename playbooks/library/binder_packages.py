@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
+import grp
 import json
 import os
 import pwd
@@ -21,6 +23,8 @@ BUNDLE = RECORD.parent / "bundle"
 JOURNAL = Path("/var/lib/dpkg/updates")
 """Has files where dpkg was cut off."""
 SCRIPTS = Path("/var/lib/dpkg/info")
+GROUP = "group:"
+"""Before the names of groups, where these stand beside users."""
 LOCK = Path("/var/lib/dpkg/lock-frontend")
 """Held by whoever is at work with dpkg, such as the host's own upgrades after a boot."""
 APT = ("apt-get", "-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=600")
@@ -55,8 +59,14 @@ def essential() -> set[str]:
 
 
 def users() -> set[str]:
-    """Names of the accounts of this host."""
-    return {entry.pw_name for entry in pwd.getpwall()}
+    """Names of the accounts of this host, and those of its groups after `GROUP`."""
+    return {entry.pw_name for entry in pwd.getpwall()} | {f"{GROUP}{entry.gr_name}" for entry in grp.getgrall()}
+
+
+def deserted(group: str) -> bool:
+    """Whether there is this group, and nobody in it."""
+    found = next((entry for entry in grp.getgrall() if entry.gr_name == group), None)
+    return found is not None and not found.gr_mem and all(entry.pw_gid != found.gr_gid for entry in pwd.getpwall())
 
 
 def made(begun: set[str]) -> set[str]:
@@ -65,10 +75,10 @@ def made(begun: set[str]) -> set[str]:
     Of a run that was cut off before it those, too, that our packages' scripts name: between the two, the host's administrators may have made some.
     """
     known = recorded()
-    before = begun - set(known["accounts"]) if known["accounts"] else set()
+    before = begun - set(known["accounts"]) if any(name.startswith(GROUP) for name in known["accounts"]) else set()
     files = [file for name in known["packages"] for file in (*SCRIPTS.glob(f"{name}.postinst"), *SCRIPTS.glob(f"{name}:*.postinst"))]
     words = {word for file in files for word in re.findall(r"[\w-]+", file.read_text(encoding="utf-8", errors="replace"))}
-    return (users() - begun) | (before & words)
+    return (users() - begun) | {name for name in before if name.removeprefix(GROUP) in words}
 
 
 def recorded() -> dict[str, list[str]]:
@@ -192,8 +202,8 @@ def removed_with(names: list[str]) -> set[str]:
 
 
 def cleared(paths: list[str]) -> None:
-    """Remove these files, and these directories where nothing else has come into them."""
-    for path in map(Path, sorted(paths, reverse=True)):
+    """Remove these files, and these directories where nothing else has come into them; a path may have ``*`` in it."""
+    for path in (Path(found) for pattern in sorted(paths, reverse=True) for found in glob.glob(pattern)):  # noqa: PTH207 - absolute ones
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):
                 path.rmdir()
@@ -222,8 +232,11 @@ def remove(module: AnsibleModule) -> None:
         if names:
             # Debian 13 takes e2fsprogs for essential, but a host that had none before does without it.
             run(module, *APT, "--allow-remove-essential", "purge", *names)
-        for user in sorted(set(known["users"]) & users()):
+        for user in sorted(name for name in set(known["users"]) & users() if not name.startswith(GROUP)):
             run(module, "userdel", user)
+        for group in sorted(name.removeprefix(GROUP) for name in known["users"] if name.startswith(GROUP)):
+            if deserted(group):
+                run(module, "groupdel", group)
         cleared(known["paths"])
         for unit in known["masked"]:
             (UNITS / unit).unlink(missing_ok=True)

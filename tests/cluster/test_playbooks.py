@@ -37,14 +37,17 @@ TAINT = "node-role.kubernetes.io/control-plane=true:NoSchedule"
 LOOK = r"""
 dpkg -l | awk '{print $1, $2}'
 find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/cache -o -path /var/lib/apt -o -path /var/log \
+  -o -path /var/lib/dpkg -o -path /var/lib/ucf -o -path '/usr/share/man/man*' \
   -o -path '*/.ansible' -o -path '*/.kube' -o -name __pycache__ \) -prune -o -printf '%p %m %u %g\n' | sort
-find /var/lib -xdev \( -path /var/lib/apt -o -path /var/lib/systemd \) -prune -o -printf '%p %m %u %g\n' | sort
+find /var/lib -xdev \( -path /var/lib/apt -o -path /var/lib/systemd -o -path /var/lib/dpkg -o -path /var/lib/ucf \) \
+  -prune -o -printf '%p %m %u %g\n' | sort
 getent passwd; getent group; cat /etc/subuid /etc/subgid
 ip -brief link | sed 's/@.*//' | awk '{print $1}'
 awk '{print $2}' /proc/self/mounts | sort
 systemctl list-unit-files --no-legend | awk '{print $1, $2}'
 """
-"""What has to be as before: packages, files with their rights, accounts, links, mounts, units; not the cache of kubectl, which these tests call."""
+"""What has to be as before: packages, files with their rights, accounts, links, mounts, units.
+Not the cache of kubectl, which these tests call, nor dpkg's own memory."""
 
 
 class Site:
