@@ -39,7 +39,7 @@ SUITE: Final = "bookworm"
 """The oldest system that the stand-in runs on: programs of its distribution run on newer ones as well."""
 
 PACKAGES: Final = ("busybox", "conntrack", "containerd", "containernetworking-plugins", "ethtool", "ipset", "iptables", "runc", "socat")
-COMPONENTS: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+COMPONENTS: Final = ("etcd", "etcdctl", "etcdutl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
 PROGRAMS: Final = (
     "bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr", "bin/socat", "lib/cni/bridge", "lib/cni/host-local", "lib/cni/loopback",
     "lib/cni/portmap", "sbin/conntrack", "sbin/ethtool", "sbin/ipset", "sbin/runc", "sbin/xtables-nft-multi",

@@ -24,7 +24,7 @@ func certificateCommand(arguments []string) error {
 		return fmt.Errorf("No help topic for '%s'", strings.Join(arguments, " "))
 	}
 	var files []string
-	for _, pattern := range []string{"server/tls/*.crt", "agent/pki/kubelet-client-current.pem", "agent/pki/*.crt"} {
+	for _, pattern := range []string{"server/tls/*.crt", "server/tls/etcd/*.crt", "agent/pki/kubelet-client-current.pem", "agent/pki/*.crt"} {
 		found, _ := filepath.Glob(filepath.Join(defaultData, pattern))
 		files = append(files, found...)
 	}

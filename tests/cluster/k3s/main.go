@@ -71,7 +71,7 @@ func run(arguments []string) error {
 	case "certificate":
 		return certificateCommand(rest)
 	case "etcd-snapshot":
-		return fmt.Errorf("etcd datastore disabled: this server keeps its state in SQLite; copy server/db and server/token")
+		return snapshotCommand(rest)
 	}
 	return fmt.Errorf("No help topic for '%s'", verb)
 }

@@ -15,7 +15,7 @@ import (
 //go:embed manifests
 var manifests embed.FS
 
-// server is one that keeps its state in SQLite, by kine.
+// server is one that keeps its state in SQLite, by kine, or one of several with etcd.
 type server struct {
 	*settings
 	*children
@@ -25,15 +25,18 @@ type server struct {
 }
 
 func serve(found *settings) error {
-	if found.is("cluster-init") || found.one("server", "") != "" {
-		return fmt.Errorf("this stand-in has one server and keeps its state in SQLite: cluster-init and server need a real k3s")
-	}
 	root, err := unpack(found.data())
 	if err != nil {
 		return err
 	}
 	own := &server{settings: found, children: newChildren(root)}
 	if own.address, err = nodeAddress(found, ""); err != nil {
+		return err
+	}
+	if found.is("cluster-reset") {
+		return own.etcd().reset()
+	}
+	if err := own.fetchShared(); err != nil {
 		return err
 	}
 	if own.ca, err = openAuthority(found.data("server", "tls")); err != nil {
@@ -101,19 +104,28 @@ func (own *server) writeTokens() error {
 	return nil
 }
 
-func (own *server) startControlPlane() error {
-	socket := own.data("server", "kine.sock")
+// startDatastore starts kine or etcd; what the API server has to be told.
+func (own *server) startDatastore() ([]string, error) {
 	os.MkdirAll(own.data("server", "db"), 0o700)
+	if own.many() {
+		return own.etcd().begin()
+	}
+	socket := own.data("server", "kine.sock")
 	os.Remove(socket)
 	database := "sqlite://" + own.data("server", "db", "state.db") + "?_journal=WAL&cache=shared&_busy_timeout=30000"
 	if err := own.start(own.data("server", "logs", "kine.log"), "kine", "--endpoint", database, "--listen-address", "unix://"+socket,
 		"--metrics-bind-address", "0"); err != nil {
+		return nil, err
+	}
+	return []string{"--etcd-servers=unix://" + socket}, own.until("kine", func() error { _, err := os.Stat(socket); return err })
+}
+
+func (own *server) startControlPlane() error {
+	datastore, err := own.startDatastore()
+	if err != nil {
 		return err
 	}
-	if err := own.until("kine", func() error { _, err := os.Stat(socket); return err }); err != nil {
-		return err
-	}
-	arguments, err := own.apiArguments(socket)
+	arguments, err := own.apiArguments(datastore)
 	if err != nil {
 		return err
 	}
@@ -133,10 +145,16 @@ func (own *server) startControlPlane() error {
 	if err := own.startControllers(); err != nil {
 		return err
 	}
+	if own.many() {
+		if err := own.share(admin); err != nil {
+			return err
+		}
+		go own.etcd().prune()
+	}
 	return own.publish(admin)
 }
 
-func (own *server) apiArguments(socket string) ([]string, error) {
+func (own *server) apiArguments(datastore []string) ([]string, error) {
 	tls := own.data("server", "tls")
 	host, _ := os.Hostname()
 	service := firstOf(own.one("service-cidr", serviceRange))
@@ -154,15 +172,15 @@ func (own *server) apiArguments(socket string) ([]string, error) {
 		return nil, err
 	}
 	issuer := "https://kubernetes.default.svc." + clusterDomain
-	return []string{
-		"--secure-port=" + own.port(), "--bind-address=0.0.0.0", "--advertise-address=" + own.address, "--etcd-servers=unix://" + socket,
-		"--tls-cert-file=" + serving, "--tls-private-key-file=" + servingKey, "--client-ca-file=" + filepath.Join(tls, "client-ca.crt"),
-		"--kubelet-client-certificate=" + kubelet, "--kubelet-client-key=" + kubeletKey, "--token-auth-file=" + own.data("server", "cred", "joins"),
-		"--kubelet-preferred-address-types=InternalIP,Hostname", "--service-account-issuer=" + issuer, "--api-audiences=" + issuer + ",k3s",
-		"--service-account-key-file=" + filepath.Join(tls, "service.key"), "--service-account-signing-key-file=" + filepath.Join(tls, "service.key"),
-		"--service-cluster-ip-range=" + own.one("service-cidr", serviceRange), "--authorization-mode=Node,RBAC", "--allow-privileged=true",
-		"--service-node-port-range=" + own.one("service-node-port-range", "30000-32767"), "--enable-admission-plugins=NodeRestriction", "--profiling=false",
-	}, nil
+	return append(datastore,
+		"--secure-port="+own.port(), "--bind-address=0.0.0.0", "--advertise-address="+own.address,
+		"--tls-cert-file="+serving, "--tls-private-key-file="+servingKey, "--client-ca-file="+filepath.Join(tls, "client-ca.crt"),
+		"--kubelet-client-certificate="+kubelet, "--kubelet-client-key="+kubeletKey, "--token-auth-file="+own.data("server", "cred", "joins"),
+		"--kubelet-preferred-address-types=InternalIP,Hostname", "--service-account-issuer="+issuer, "--api-audiences="+issuer+",k3s",
+		"--service-account-key-file="+filepath.Join(tls, "service.key"), "--service-account-signing-key-file="+filepath.Join(tls, "service.key"),
+		"--service-cluster-ip-range="+own.one("service-cidr", serviceRange), "--authorization-mode=Node,RBAC", "--allow-privileged=true",
+		"--service-node-port-range="+own.one("service-node-port-range", "30000-32767"), "--enable-admission-plugins=NodeRestriction", "--profiling=false",
+	), nil
 }
 
 func (own *server) startControllers() error {
@@ -175,8 +193,9 @@ func (own *server) startControllers() error {
 	if err != nil {
 		return err
 	}
+	elect := fmt.Sprintf("--leader-elect=%t", own.many())
 	arguments := []string{
-		"--kubeconfig=" + controller, "--bind-address=127.0.0.1", "--leader-elect=false", "--use-service-account-credentials", "--allocate-node-cidrs",
+		"--kubeconfig=" + controller, "--bind-address=127.0.0.1", elect, "--use-service-account-credentials", "--allocate-node-cidrs",
 		"--cluster-cidr=" + own.one("cluster-cidr", clusterRange), "--service-cluster-ip-range=" + own.one("service-cidr", serviceRange),
 		"--root-ca-file=" + filepath.Join(tls, "server-ca.crt"), "--service-account-private-key-file=" + filepath.Join(tls, "service.key"),
 		"--cluster-signing-cert-file=" + filepath.Join(tls, "server-ca.crt"), "--cluster-signing-key-file=" + filepath.Join(tls, "server-ca.key"),
@@ -185,7 +204,7 @@ func (own *server) startControllers() error {
 	if err := own.start(log, "kube-controller-manager", append(arguments, own.extra("kube-controller-manager")...)...); err != nil {
 		return err
 	}
-	arguments = []string{"--kubeconfig=" + scheduler, "--bind-address=127.0.0.1", "--leader-elect=false"}
+	arguments = []string{"--kubeconfig=" + scheduler, "--bind-address=127.0.0.1", elect}
 	return own.start(own.data("server", "logs", "kube-scheduler.log"), "kube-scheduler", append(arguments, own.extra("kube-scheduler")...)...)
 }
 

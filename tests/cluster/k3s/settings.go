@@ -28,7 +28,7 @@ const (
 // known are the settings that do something here, and those of k3s whose absence here changes nothing a test looks at. Any other is refused as k3s
 // refuses it on the command line, and warned of in the file.
 var known = strings.Fields(`
-	agent-token agent-token-file bind-address advertise-address advertise-port cluster-cidr cluster-dns cluster-domain cluster-init data-dir debug
+	agent-token agent-token-file bind-address advertise-address advertise-port cluster-cidr cluster-dns cluster-domain cluster-init cluster-reset cluster-reset-restore-path data-dir debug
 	default-local-storage-path disable disable-agent disable-apiserver-lb disable-cloud-controller disable-default-registry-endpoint
 	disable-helm-controller disable-kube-proxy disable-network-policy embedded-registry etcd-expose-metrics etcd-snapshot-compress
 	etcd-snapshot-dir etcd-snapshot-retention etcd-snapshot-schedule-cron flannel-backend flannel-iface https-listen-port kube-apiserver-arg

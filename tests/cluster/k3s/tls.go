@@ -89,6 +89,9 @@ func (ca *authority) issue(file string, subject pkix.Name, names ...string) (str
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	if len(names) > 0 {
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		if strings.HasPrefix(file, "etcd/") { // members are each other's clients
+			template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+		}
 	}
 	for _, name := range names {
 		if address := net.ParseIP(name); address != nil {

@@ -1,4 +1,4 @@
-// Command kubernetes is every component of Kubernetes in one file; the name it is called by chooses, as k3s does it.
+// Command kubernetes is every component of Kubernetes and etcd in one file; the name it is called by chooses, as k3s does it.
 package main
 
 import (
@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
+	"go.etcd.io/etcd/etcdutl/v3/etcdutl"
+	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -27,10 +30,25 @@ var components = map[string]func() *cobra.Command{
 	"kube-proxy":              proxy.NewProxyCommand,
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
+	"etcdutl":                 snapshots,
+}
+
+func snapshots() *cobra.Command {
+	etcdutl.OutputFormat = "simple"
+	return etcdutl.NewSnapshotCommand()
 }
 
 func main() {
-	component, known := components[filepath.Base(os.Args[0])]
+	name := filepath.Base(os.Args[0])
+	switch name {
+	case "etcd":
+		etcdmain.Main(os.Args)
+		return
+	case "etcdctl":
+		ctlv3.MustStart()
+		return
+	}
+	component, known := components[name]
 	if !known {
 		os.Stderr.WriteString("call it by a component's name, not " + os.Args[0] + "\n")
 		os.Exit(2)
