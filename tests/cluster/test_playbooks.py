@@ -366,9 +366,18 @@ def test_a_node_leaves(site: Site) -> None:
 
 def test_registry_and_control_host_come_back_on_new_machines_and_an_old_link_needs_no_build(site: Site, tmp_path: Path) -> None:
     hosts = site.hosts
+    site.variables |= {"backup_target": "/srv/backups", "backup_calendar": "daily"}
+    site.write()
+    for name in ("head", "reg"):
+        hosts.run(name, "mkdir /srv/backups && mount -t tmpfs -o size=2g none /srv/backups")
     site.done("backup")
+    hosts.run("head", "systemctl start binder-backup.service")
+    assert hosts.run("head", "systemctl is-active binder-backup.timer").stdout.strip() == "active"
+    sent = hosts.run("head", "cd /srv/backups && sha256sum --check --quiet *.sha256 && ls head.*.age").stdout.split()
+    assert len(sent) == 2
     archives = sorted((site.folder / "backups").glob("*.age"))
     assert [path.name.partition(".")[0] for path in archives] == ["head", "reg"]
+    assert archives[0].name in sent
     builds = hosts.run("head", f"{BINDER} builds list --json").stdout
     hosts.replace("head", "reg")
 

@@ -55,6 +55,27 @@ def test_a_member_is_written_below_what_a_backup_takes_only(name: str, *, may: b
     assert backup.allowed(name, ["/srv/a"]) is may
 
 
+def test_what_is_sent_is_whole_and_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, target = tmp_path / "h.1.age", tmp_path / "target"
+    archive.write_bytes(b"archive")
+    (tmp_path / "h.1.age.sha256").write_text(f"{backup.digest_of(archive)}  h.1.age\n")
+    with pytest.raises(OSError, match="no directory"):
+        backup.sent(archive, target)
+    target.mkdir()
+    monkeypatch.setattr(backup, "own", lambda _: True)
+    with pytest.raises(OSError, match="own disk"):
+        backup.sent(archive, target)
+    assert not list(target.iterdir())
+    monkeypatch.setattr(backup, "own", lambda _: False)
+    backup.sent(archive, target)
+    assert sorted(path.name for path in target.iterdir()) == ["h.1.age", "h.1.age.sha256"]
+    (tmp_path / "h.1.age.sha256").write_text(f"{'0' * 64}  h.1.age\n")
+    (target / "h.1.age").unlink()
+    with pytest.raises(OSError, match="not what was read back"):
+        backup.sent(archive, target)
+    assert not (target / "h.1.age").exists()
+
+
 def test_the_newest_stay() -> None:
     assert backup.kept(["h.2.age", "h.1.age", "h.3.age"], 2) == (["h.2.age", "h.3.age"], ["h.1.age"])
 

@@ -177,10 +177,17 @@ def pruned(place: Path, host: str, keep: int) -> None:
         shutil.rmtree(path)
 
 
+def own(path: Path) -> bool:
+    """Whether it is on the disk that this host itself lies on, as a directory is that nothing has been mounted on."""
+    return path.stat().st_dev == Path("/").stat().st_dev
+
+
 def sent(archive: Path, target: Path) -> None:
     """Copy it to a directory that is mounted from elsewhere, under another name until it is whole there."""
     if not target.is_dir():
         raise OSError(f"{target} is no directory. Mount the backups' place there, and make it.")
+    if own(target):
+        raise OSError(f"{target} is on this host's own disk, with which it would be lost. Mount the backups' place there.")
     new = target / f"{archive.name}.new"
     shutil.copyfile(archive, new)
     if digest_of(new) != archive.with_name(archive.name + ".sha256").read_text(encoding="ascii").split()[0]:
