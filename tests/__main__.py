@@ -1,4 +1,4 @@
-"""Every test, three parts of them at a time on two cores: ``python -m tests``, as `make test` does.
+"""Every test, two parts of them at a time on two cores: ``python -m tests``, as `make test` does.
 
 Most tests wait as often as they calculate: for a container, a pod, an answer by SSH. A part is one pytest with hosts, Binders and a file of
 coverage of its own. Its lines come as they are written, after its name; what failed is repeated at the end.
@@ -18,21 +18,24 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
-AT_ONCE: Final = 2 + min(os.cpu_count() or 1, 6) // 2
+AT_ONCE: Final = 1 + min(os.cpu_count() or 1, 6) // 2
 NOTHING: Final = 5
 """What pytest ends with when it has found no test."""
 
 APART: Final = ("cluster/test_bundle.py", "cluster/test_firewall.py", "cluster/test_servers.py")
 
 PARTS: Final[dict[str, tuple[str, ...]]] = {
-    "playbooks": ("cluster/test_playbooks.py",),
     "e2e": ("e2e",),
     "others": (),
+    "playbooks": ("cluster/test_playbooks.py",),
     "cluster": ("cluster", "--ignore=tests/cluster/test_playbooks.py", *(f"--ignore=tests/{file}" for file in APART)),
     "servers": APART,
     "real": ("real",),
 }
-"""Part → what is below ``tests``; ``others`` are all that no part names. Kubernetes is built meanwhile, so what needs it comes later."""
+"""Part → what is below ``tests``; ``others`` are all that no part names. Kubernetes is built beside the first ones, which do not need it."""
+
+KUBERNETES: Final = ("nice", "-n", "10", sys.executable, "-m", "tests.cluster", "build")
+"""Once in a machine's life. What prevents it is told by the tests."""
 
 
 @dataclass
@@ -50,11 +53,12 @@ class Part:
     def run(self) -> None:
         """Until the end."""
         began = time.monotonic()
-        if self.name == "playbooks":
-            # Once in a machine's life: Kubernetes, which others wait for. What prevents it is told by the tests.
-            self._command(sys.executable, "-m", "tests.cluster", "build")
         self.code = self._command(sys.executable, "-m", "pytest", "--cov", "--cov-branch", "--cov-report=", *self.words)
         self._say(f"ended after {(time.monotonic() - began) / 60:.0f} min")
+
+    def build(self) -> None:
+        """Make what tests need, in place of running any."""
+        self._command(*self.words)
 
     def stop(self) -> None:
         """End it in order: what it has made is taken away."""
@@ -83,7 +87,8 @@ class Part:
         """What failed and why, and the count; a reason that many share is given once, for the end of a log is often all that is kept of it."""
         reasons: set[str] = set()
         lines = []
-        for line in self.said:
+        summary = max((number for number, line in enumerate(self.said) if "short test summary info" in line), default=0)
+        for line in self.said[summary:]:
             if line.startswith(("FAILED", "ERROR")):
                 test, _, reason = line.partition(" - ")
                 lines.append(test if reason in reasons else f"{test} - {reason[:600]}")
@@ -105,15 +110,16 @@ def parts(folder: Path) -> list[Part]:
 
 def main() -> int:
     """Run all; 0 when all have passed."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
-        every = parts(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as beside:
+        every, kubernetes = parts(Path(folder)), Part("build", KUBERNETES, Path(os.devnull))
 
         def stop(*_: object) -> None:
-            for part in every:
+            for part in (*every, kubernetes):
                 part.stop()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
+        beside.submit(kubernetes.build)
         for done in [pool.submit(part.run) for part in every]:
             done.result()
         _report([part.coverage for part in every])

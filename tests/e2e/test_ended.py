@@ -61,7 +61,7 @@ async def test_a_session_that_died_says_so_before_and_after_its_route_is_gone(st
     # From the beginning: the page looks again by itself, perhaps before the next line here.
     gone = asyncio.Event()
     page.on("response", lambda found: gone.set() if found.status == 424 else None)
-    answer = await page.goto(url)
+    answer = await page.goto(url, wait_until="commit", timeout=90_000)
     assert answer is not None
     assert answer.status in (424, 503)
     await page.get_by_role("heading", name="This session has ended").wait_for(timeout=15_000)
