@@ -369,7 +369,7 @@ def test_registry_and_control_host_come_back_on_new_machines_and_an_old_link_nee
     site.variables |= {"backup_target": "/srv/backups", "backup_calendar": "daily"}
     site.write()
     for name in ("head", "reg"):
-        hosts.run(name, "mkdir /srv/backups && mount -t tmpfs -o size=2g none /srv/backups")
+        hosts.run(name, "mkdir /srv/backups && mount -t tmpfs -o size=4g none /srv/backups")
     site.done("backup")
     hosts.run("head", "systemctl start binder-backup.service")
     assert hosts.run("head", "systemctl is-active binder-backup.timer").stdout.strip() == "active"
