@@ -58,8 +58,8 @@ def essential() -> set[str]:
     return {name for flags, _, name in (line.partition("\t") for line in done.stdout.splitlines()) if "yes" in flags}
 
 
-def users() -> set[str]:
-    """Names of the accounts of this host, and those of its groups after `GROUP`."""
+def accounts() -> set[str]:
+    """Names of the users of this host, and those of its groups after `GROUP`."""
     return {entry.pw_name for entry in pwd.getpwall()} | {f"{GROUP}{entry.gr_name}" for entry in grp.getgrall()}
 
 
@@ -78,7 +78,7 @@ def made(begun: set[str]) -> set[str]:
     before = begun - set(known["accounts"]) if any(name.startswith(GROUP) for name in known["accounts"]) else set()
     files = [file for name in known["packages"] for file in (*SCRIPTS.glob(f"{name}.postinst"), *SCRIPTS.glob(f"{name}:*.postinst"))]
     words = {word for file in files for word in re.findall(r"[\w-]+", file.read_text(encoding="utf-8", errors="replace"))}
-    return (users() - begun) | {name for name in before if name.removeprefix(GROUP) in words}
+    return (accounts() - begun) | {name for name in before if name.removeprefix(GROUP) in words}
 
 
 def recorded() -> dict[str, list[str]]:
@@ -171,7 +171,7 @@ def install(module: AnsibleModule, names: list[str], masked: list[str], unpurged
             record(masked={unit})
             link.symlink_to("/dev/null")
     # What a run that is cut off has made of accounts is known by what was there before it.
-    begun = users()
+    begun = accounts()
     record(accounts=set(recorded()["accounts"]) or begun)
     if broken:
         heal(module)
@@ -225,14 +225,14 @@ def remove(module: AnsibleModule) -> None:
             msg=f"These packages have come later and need what is to go: {', '.join(others)}. Remove them, or delete {RECORD} to keep all."
         )
     if not module.check_mode:
-        begun = users()
+        begun = accounts()
         if interrupted():
             heal(module)
         known["users"] = sorted({*known["users"], *made(begun)})
         if names:
             # Debian 13 takes e2fsprogs for essential, but a host that had none before does without it.
             run(module, *APT, "--allow-remove-essential", "purge", *names)
-        for user in sorted(name for name in set(known["users"]) & users() if not name.startswith(GROUP)):
+        for user in sorted(name for name in set(known["users"]) & accounts() if not name.startswith(GROUP)):
             run(module, "userdel", user)
         for group in sorted(name.removeprefix(GROUP) for name in known["users"] if name.startswith(GROUP)):
             if deserted(group):

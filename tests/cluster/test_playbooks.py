@@ -13,13 +13,13 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.cluster import artefacts, cache
+from tests.cluster.watching import Watching
 from tests.unit.plugins import plugin
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ TAINT = "node-role.kubernetes.io/control-plane=true:NoSchedule"
 LOOK = r"""
 dpkg -l | awk '{print $1, $2}'
 find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/cache -o -path /var/lib/apt -o -path /var/log \
-  -o -path /var/lib/dpkg -o -path /var/lib/ucf -o -path '/usr/share/man/man*' \
+  -o -path '/var/lib/dpkg/*-old' -o -path '/var/lib/ucf/*' -o -path '/usr/share/man/man*' \
   -o -path '*/.ansible' -o -path '*/.kube' -o -name __pycache__ \) -prune -o -printf '%p %m %u %g\n' | sort
-find /var/lib -xdev \( -path /var/lib/apt -o -path /var/lib/systemd -o -path /var/lib/dpkg -o -path /var/lib/ucf \) \
+find /var/lib -xdev \( -path /var/lib/apt -o -path /var/lib/systemd -o -path '/var/lib/dpkg/*-old' -o -path '/var/lib/ucf/*' \) \
   -prune -o -printf '%p %m %u %g\n' | sort
 getent passwd; getent group; cat /etc/subuid /etc/subgid
 ip -brief link | sed 's/@.*//' | awk '{print $1}'
@@ -47,7 +47,7 @@ awk '{print $2}' /proc/self/mounts | sort
 systemctl list-unit-files --no-legend | awk '{print $1, $2}'
 """
 """What has to be as before: packages, files with their rights, accounts, links, mounts, units.
-Not the cache of kubectl, which these tests call, nor dpkg's own memory."""
+Not the cache of kubectl, which these tests call, nor what dpkg and ucf keep of before."""
 
 
 class Site:
@@ -291,28 +291,19 @@ def test_a_node_joins(site: Site) -> None:
     assert set(nodes(site)) == {"head", "work1", "work2"}
 
 
-class Watched:
+class Watched(Watching):
     """Asks something again and again, from beginning to end; `said` are the different answers."""
 
     def __init__(self, site: Site, url: str, token: str) -> None:
         self.command = asked(site, url, token)
-        self.over, self.asked, self.failures, self.said = threading.Event(), 0, list[str](), set[str]()
-        self.thread = threading.Thread(target=self._ask)
+        self.asked, self.failures, self.said = 0, list[str](), set[str]()
+        super().__init__()
 
-    def _ask(self) -> None:
-        while not self.over.wait(0.5):
-            done = subprocess.run(self.command, capture_output=True, text=True, check=False)
-            self.asked += 1
-            self.failures += [done.stderr] if done.returncode else []
-            self.said |= {done.stdout} - {""}
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
+    def look(self) -> None:
+        done = subprocess.run(self.command, capture_output=True, text=True, check=False)
+        self.asked += 1
+        self.failures += [done.stderr] if done.returncode else []
+        self.said |= {done.stdout} - {""}
 
 
 def lost_power(site: Site, name: str, later: Path) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.cluster import artefacts
 from tests.cluster.site import Site
+from tests.cluster.watching import Watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,26 +57,17 @@ def usable(site: Site) -> set[str]:
     return {name for name, (_, good) in nodes(site, "two").items() if good}
 
 
-class Watched:
+class Watched(Watching):
     """Counts, again and again, how many servers answer at once."""
 
     def __init__(self, site: Site) -> None:
         self.urls = [f"https://{site.hosts.address(name)}:6443/readyz" for name in NAMES]
         self.counts: list[int] = []
-        self.over, self.thread = threading.Event(), threading.Thread(target=self._count)
+        super().__init__()
 
-    def _count(self) -> None:
-        while not self.over.wait(0.5):
-            codes = [subprocess.run(["curl", "-sk", "--max-time", "5", "-o", "/dev/null", url], check=False).returncode for url in self.urls]
-            self.counts.append(codes.count(0))
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
+    def look(self) -> None:
+        codes = [subprocess.run(["curl", "-sk", "--max-time", "5", "-o", "/dev/null", url], check=False).returncode for url in self.urls]
+        self.counts.append(codes.count(0))
 
 
 def test_three_servers_are_one_cluster_and_strangers_see_nothing_of_etcd(site: Site) -> None:

@@ -20,8 +20,8 @@ def test_accounts_of_a_run_that_was_cut_off_are_those_that_its_packages_name(tmp
     (tmp_path / "docker-registry.postinst").write_text("adduser --system docker-registry; addgroup --system keys; adduser docker-registry adm\n")
     (tmp_path / "uidmap:amd64.postinst").write_text("adduser --system mapper\n")
     (tmp_path / "postgresql.postinst").write_text("adduser --system postgres\n")
-    monkeypatch.setattr(packages, "users", lambda: {"root", "docker-registry", "mapper", "alice", "postgres", "late", "group:adm", "group:keys"})
-    begun = packages.users() - {"late"}
+    monkeypatch.setattr(packages, "accounts", lambda: {"root", "docker-registry", "mapper", "alice", "postgres", "late", "group:adm", "group:keys"})
+    begun = packages.accounts() - {"late"}
     packages.record(packages={"docker-registry", "uidmap"})
     assert packages.made(begun) == {"late"}
     packages.record(accounts={"root", "group:adm"})
